@@ -1,0 +1,90 @@
+"""One person's head: the prior with their identity and detail built in, fast to pose."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.linalg import splu
+
+from models.code import FaceCode, Person
+from models.prior.face import LEFT_EYE, RIGHT_EYE, AnnyPrior
+
+LID_LANDMARKS = {  # rings around each eyeball
+    LEFT_EYE: (263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398),
+    RIGHT_EYE: (33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173),
+}
+_UPPER_LIP, _LOWER_LIP = (0, 11, 12, 13), (14, 15, 16, 17)
+_LANDMARK_PULL = 4.0  # weight of a landmark against the surface's own smoothness
+
+
+@lru_cache(maxsize=4)
+def _spread(vertices: int, triangles_bytes: bytes, landmarks_bytes: bytes, barycentric_bytes: bytes):
+    """The factorised biharmonic problem that carries landmark offsets over the skin: min |Lx|^2 + w |Bx - d|^2."""
+    triangles = np.frombuffer(triangles_bytes, np.int32).reshape(-1, 3)
+    corners = np.frombuffer(landmarks_bytes, np.int32).reshape(-1, 3)
+    weights = np.frombuffer(barycentric_bytes, np.float32).reshape(-1, 3)
+    i = triangles[:, [0, 1, 2]].ravel()
+    j = triangles[:, [1, 2, 0]].ravel()
+    adjacency = sp.coo_matrix((np.ones(len(i)), (i, j)), (vertices, vertices)).tocsr()
+    adjacency = ((adjacency + adjacency.T) > 0).astype(float)
+    degree = np.maximum(np.asarray(adjacency.sum(1)).ravel(), 1)
+    laplacian = sp.eye(vertices) - sp.diags(1 / degree) @ adjacency
+    rows = np.repeat(np.arange(len(corners)), 3)
+    at = sp.coo_matrix((weights.ravel(), (rows, corners.ravel())), (len(corners), vertices)).tocsr()
+    system = laplacian.T @ laplacian + _LANDMARK_PULL * at.T @ at + 1e-6 * sp.eye(vertices)
+    return splu(system.tocsc()), at
+
+
+def spread_offsets(prior: AnnyPrior, offsets: np.ndarray) -> np.ndarray:
+    """V x 3 smooth offsets of the whole head that agree with 478 x 3 landmark offsets on the skin.
+
+    Eyeballs, teeth and tongue move as wholes with the lids and lips around them.
+    """
+    solver, at = _spread(
+        len(prior.mean), prior.triangles.tobytes(),
+        np.ascontiguousarray(prior.landmark_vertices[:468]).tobytes(),
+        np.ascontiguousarray(prior.landmark_barycentric[:468]).tobytes(),
+    )  # fmt: skip
+    out = solver.solve(_LANDMARK_PULL * (at.T @ offsets[:468].astype(np.float64)))
+    for ball, ring in LID_LANDMARKS.items():
+        out[prior.part == ball] = offsets[list(ring)].mean(0)
+    lips = offsets[list(_UPPER_LIP)].mean(0), offsets[list(_LOWER_LIP)].mean(0)
+    for part, lip in ((3, lips[1]), (4, lips[0]), (5, lips[1])):
+        out[prior.part == part] = lip
+    return out.astype(np.float32)
+
+
+class Head:
+    """A person's head, ready to be posed: `head.posed(code)` gives V x 3 in camera axes."""
+
+    def __init__(self, prior: AnnyPrior, person: Person):
+        self.prior, self.person = prior, person
+        self.neutral = (
+            prior.mean
+            + np.tensordot(person.identity.astype(np.float32), prior.identity, 1)
+            + spread_offsets(prior, person.detail)
+        )
+        self._expression = np.ascontiguousarray(prior.expression.reshape(len(prior.expression), -1))
+        self._balls = [np.flatnonzero(prior.part == ball) for ball in (LEFT_EYE, RIGHT_EYE)]
+        self.eyes = np.stack([self.neutral[ball].mean(0) for ball in self._balls])
+
+    def shaped(self, expression: np.ndarray, gaze: np.ndarray) -> np.ndarray:
+        """V x 3 float32 in the head frame."""
+        vertices = self.neutral + (expression.astype(np.float32) @ self._expression).reshape(-1, 3)
+        for side, ball in enumerate(self._balls):
+            rotation = rotation_of_gaze(gaze[side]).astype(np.float32)
+            vertices[ball] = (vertices[ball] - self.eyes[side]) @ rotation.T + self.eyes[side]
+        return vertices
+
+    def posed(self, code: FaceCode) -> np.ndarray:
+        """V x 3 float32 in camera axes."""
+        shaped = self.shaped(code.expression, code.gaze)
+        return shaped @ code.rotation.T.astype(np.float32) + code.translation.astype(np.float32)
+
+
+def rotation_of_gaze(gaze: np.ndarray) -> np.ndarray:
+    """3 x 3: turns the straight look (0, 0, -1) by yaw (towards +x) and pitch (towards +y), radians."""
+    (cy, cp), (sy, sp_) = np.cos(gaze), np.sin(gaze)
+    return np.array([[cy, -sy * sp_, -sy * cp], [0, cp, -sp_], [sy, cy * sp_, cy * cp]])

@@ -1,0 +1,155 @@
+"""Fits what stays the same over a shot: focal length, identity, the landmarks' personal detail, the resting face.
+
+A joint Gauss-Newton over keyframes: the shared unknowns are kept, each frame's own are eliminated (Schur complement,
+Triggs et al. 2000, section 6).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from models.code import Camera, Person
+from pipeline.fitting import (
+    _LOOK,
+    EXPRESSION_SIGMA,
+    IRIS_LEFT,
+    IRIS_RIGHT,
+    SIGMA,
+    FrameFitter,
+    LandmarkModel,
+    _bounded_step,
+    _exponential,
+    initial_pose,
+    inter_ocular,
+    jacobian,
+    look_direction,
+    with_look,
+)
+
+KEYFRAMES = 32
+FOCAL_SPREAD = 0.25  # standard deviation of log focal length about a webcam's
+TYPICAL_FOCAL = 1.25  # of the picture's longer side: 44 degrees across
+DETAIL_SIGMA = 0.0015  # metres
+NEUTRAL_SHARE = 0.35
+
+
+def choose_keyframes(landmarks: np.ndarray, count: int = KEYFRAMES) -> np.ndarray:
+    """Numbers of the frames that differ most from each other (farthest-point sampling of normalised landmarks)."""
+    if len(landmarks) <= count:
+        return np.arange(len(landmarks))
+    shape = landmarks[..., :2] - landmarks[:, :468, :2].mean(1, keepdims=True)
+    shape = (shape / inter_ocular(landmarks)[:, None, None]).reshape(len(landmarks), -1)
+    chosen = [int(np.argmin(((shape - np.median(shape, 0)) ** 2).sum(1)))]
+    distance = ((shape - shape[chosen[0]]) ** 2).sum(1)
+    while len(chosen) < count:
+        chosen.append(int(np.argmax(distance)))
+        distance = np.minimum(distance, ((shape - shape[chosen[-1]]) ** 2).sum(1))
+    return np.sort(np.array(chosen))
+
+
+def fit_person(model: LandmarkModel, landmarks: np.ndarray, width: int, height: int, steps: int = 14) -> Person:
+    """The person of a shot from its keyframes' landmarks.
+
+    Args:
+        landmarks: N x 478 x 3 pixels with MediaPipe's depths, N >= 1.
+        width, height: of the picture, pixels.
+    """
+    landmarks = landmarks.astype(np.float64)
+    frames, points = landmarks.shape[:2]
+    typical = TYPICAL_FOCAL * max(width, height)
+    camera = Camera(typical, width, height)
+    identity, detail = np.zeros(len(model.identity)), np.zeros((points, 3))
+    sigma = SIGMA * np.maximum(inter_ocular(landmarks), 1.0)
+    poses = [initial_pose(model.mean, frame, camera) for frame in landmarks]
+    rotations, translations = [p[0] for p in poses], [p[1] for p in poses]
+    expressions = np.zeros((frames, 52))
+    rest = np.zeros(52)
+    iris = model.iris
+    shared = len(identity) + 1
+    basis_i = model.identity.reshape(len(identity), -1)
+    for step in range(steps):
+        neutral = model.mean + (identity @ basis_i).reshape(points, 3)
+        eyes = model.eye_centre + np.tensordot(identity, model.eye_centre_identity, 1)
+        prior_i = np.concatenate([np.ones(len(identity)), [1 / FOCAL_SPREAD**2]])
+        hessian = np.diag(prior_i)
+        gradient = prior_i * np.concatenate([identity, [np.log(camera.focal / typical)]])
+        eliminated = []
+        for f in range(frames):
+            gaze = look_direction(landmarks[f], eyes, rotations[f], translations[f], camera, iris)
+            expected = with_look(rest, gaze)
+            precision = np.where(_LOOK, 1e4, 1 / EXPRESSION_SIGMA**2)
+            here = neutral + (expressions[f] @ model.flat_expression).reshape(points, 3)
+            both = np.concatenate([model.flat_expression, basis_i])
+            projected, jac = jacobian(here, both, rotations[f], translations[f], camera.focal, width / 2, height / 2)
+            weight = np.repeat(np.sqrt(model.weight) / sigma[f], 2)
+            residual = (projected - landmarks[f, :, :2]).reshape(-1) * weight
+            focal_column = (projected - np.array([width / 2, height / 2])).reshape(-1, 1)  # d/d log focal
+            own = jac[:, :58] * weight[:, None]
+            common = np.concatenate([jac[:, 58:], focal_column], 1) * weight[:, None]
+            h_oo = own.T @ own
+            h_oo[np.arange(6, 58), np.arange(6, 58)] += precision
+            g_o = own.T @ residual
+            g_o[6:] += precision * (expressions[f] - expected)
+            # expressions held at a bound do not move, so they take no part in the elimination
+            held = np.concatenate([np.zeros(6, bool), ((expressions[f] <= 0) & (g_o[6:] > 0)) | ((expressions[f] >= 1) & (g_o[6:] < 0))])
+            free = np.flatnonzero(~held)
+            h_so = common.T @ own
+            solved = np.linalg.solve(h_oo[np.ix_(free, free)], np.concatenate([h_so[:, free].T, g_o[free, None]], 1))
+            hessian += common.T @ common - h_so[:, free] @ solved[:, :-1]
+            gradient += common.T @ residual - h_so[:, free] @ solved[:, -1]
+            eliminated.append((h_oo, g_o, h_so))
+        move = np.linalg.solve(hessian, -gradient)
+        move[-1] = np.clip(move[-1], -0.2, 0.2)
+        identity = identity + move[:-1]
+        ratio = np.exp(move[-1])
+        camera = replace(camera, focal=camera.focal * ratio)
+        for f, (h_oo, g_o, h_so) in enumerate(eliminated):
+            own_step = _bounded_step(h_oo, g_o + h_so.T @ move, expressions[f])
+            rotations[f] = _exponential(own_step[:3]) @ rotations[f]
+            translations[f] = translations[f] + own_step[3:6]
+            translations[f][2] = max(translations[f][2], 0.05)
+            expressions[f] = expressions[f] + own_step[6:]
+        if step >= 3:
+            rest = resting_expression(expressions)
+        if step > 4 and np.abs(move).max() < 1e-3:
+            break
+    neutral = model.mean + (identity @ basis_i).reshape(points, 3)
+    detail = _fit_detail(model, neutral, landmarks, expressions, rotations, translations, camera, sigma)
+    return Person(identity, detail, camera, rest, np.zeros((2, 2)))
+
+
+def resting_expression(expressions: np.ndarray) -> np.ndarray:
+    """The resting face of a shot: in each channel what the calmer part of the frames shows.
+
+    Speech and grimaces push a channel up from rest and never below it, so a low quantile finds it without anyone starting
+    with a neutral face; blinks are too short to move it. With few frames it shrinks towards 0, the prior's own rest.
+    """
+    count = len(expressions)
+    return np.quantile(expressions, NEUTRAL_SHARE, axis=0) * (1 - np.exp(-count / 12))
+
+
+def _fit_detail(model, neutral, landmarks, expressions, rotations, translations, camera, sigma) -> np.ndarray:
+    """Ridge regression of each landmark's own offset over the keyframes, in the head frame."""
+    points = len(neutral)
+    normal = np.zeros((points, 3, 3))
+    right = np.zeros((points, 3))
+    for f in range(len(landmarks)):
+        here = neutral + (expressions[f] @ model.flat_expression).reshape(points, 3)
+        basis = np.zeros((3, points, 3))
+        for axis in range(3):
+            basis[axis, :, axis] = 1
+        projected, jac = jacobian(
+            here, basis.reshape(3, -1), rotations[f], translations[f], camera.focal, camera.width / 2, camera.height / 2
+        )
+        d = jac[:, 6:].reshape(points, 2, 3) / sigma[f]
+        residual = (landmarks[f, :, :2] - projected) / sigma[f]
+        normal += np.einsum("pai,paj->pij", d, d)
+        right += np.einsum("pai,pa->pi", d, residual)
+    normal += np.eye(3) / DETAIL_SIGMA**2
+    return np.linalg.solve(normal, right[..., None])[..., 0]
+
+
+def frame_fitter(model: LandmarkModel, person: Person) -> FrameFitter:
+    return FrameFitter(model, person)
