@@ -48,3 +48,57 @@ class FaceMesh:
 
     def close(self) -> None:
         self._mesh.close()
+
+
+_FORGET_AFTER = 1.0  # seconds a lost person keeps their number for the taking
+_REACH = 0.8  # of the face's width that a face may jump between frames and still be the same person's
+
+
+class FaceTracker:
+    """Follows up to `people` faces; each keeps its id through losses shorter than a second."""
+
+    def __init__(self, people: int = 1, still: bool = False):
+        self._mesh = FaceMesh(people, still)
+        self._seen: dict[int, tuple[np.ndarray, float, float]] = {}  # id: centre, width, time
+        self._next = 0
+
+    def __call__(self, frame: Frame) -> list[FaceObservation]:
+        """One observation for each person known so far, by id; a lost one has `found=False` and zero landmarks."""
+        faces = self._mesh(frame.image)
+        outlines = [(f[:468, :2].mean(0), float(np.ptp(f[:468, 0]))) for f in faces]
+        known = {k: v for k, v in self._seen.items() if frame.time - v[2] <= _FORGET_AFTER}
+        pairs = sorted(
+            (np.linalg.norm(centre - known[k][0]) / max(known[k][1], 1.0), k, i)
+            for k in known
+            for i, (centre, _) in enumerate(outlines)
+        )
+        owner: dict[int, int] = {}
+        for distance, k, i in pairs:
+            if distance < _REACH and k not in owner.values() and i not in owner:
+                owner[i] = k
+        # a face that nobody near claims takes the lowest number that is free: a lost person who comes back elsewhere in
+        # the picture is far likelier than a new one, as long as there are not more faces than people known
+        for i in sorted(range(len(faces)), key=lambda i: -outlines[i][1]):
+            if i in owner:
+                continue
+            free = [k for k in sorted(self._seen) if k not in owner.values()]
+            if free and len(faces) <= len(self._seen):
+                owner[i] = free[0]
+            else:
+                owner[i], self._next = self._next, self._next + 1
+        for i, k in owner.items():
+            self._seen[k] = (*outlines[i], frame.time)
+        by_id = {k: faces[i] for i, k in owner.items()}
+        blank = np.zeros((LANDMARKS, 3), np.float32)
+        return [
+            FaceObservation(k, k in by_id, by_id.get(k, blank), 1.0 if k in by_id else 0.0) for k in sorted(self._seen)
+        ]
+
+    def close(self) -> None:
+        self._mesh.close()
+
+    def __enter__(self) -> FaceTracker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

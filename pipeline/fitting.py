@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from models.code import Camera, FaceCode, Person
-from models.head import LID_LANDMARKS
+from models.head import LID_LANDMARKS, rotation_of_gaze
 from models.prior.face import EXPRESSIONS, LEFT_EYE, RIGHT_EYE, AnnyPrior
 
 SIGMA = 0.012  # tracker noise and misfit, in inter-ocular distances
@@ -289,3 +289,12 @@ class FrameFitter:
             return self.person.neutral, np.full(52, rest)
         steady = rest * self.steadiness
         return (rest * self.person.neutral + steady * last) / (rest + steady), np.full(52, rest + steady)
+
+    def landmarks(self, code: FaceCode, neutral: np.ndarray | None = None) -> np.ndarray:
+        """478 x 2 landmarks of a code, projected from the fitted model (pixels); the irises turn with the gaze."""
+        neutral = self._neutral if neutral is None else neutral
+        points = neutral + (code.expression @ self.model.flat_expression).reshape(-1, 3)
+        for side, first in ((0, IRIS_LEFT), (1, IRIS_RIGHT)):
+            ring = slice(first, first + 5)
+            points[ring] = (points[ring] - self._eyes[side]) @ rotation_of_gaze(code.gaze[side]).T + self._eyes[side]
+        return self.person.camera.project(points @ code.rotation.T + code.translation)[:, :2]

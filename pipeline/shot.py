@@ -35,18 +35,10 @@ DETAIL_SIGMA = 0.0015  # metres
 NEUTRAL_SHARE = 0.35
 
 
-def choose_keyframes(landmarks: np.ndarray, count: int = KEYFRAMES) -> np.ndarray:
-    """Numbers of the frames that differ most from each other (farthest-point sampling of normalised landmarks)."""
-    if len(landmarks) <= count:
-        return np.arange(len(landmarks))
-    shape = landmarks[..., :2] - landmarks[:, :468, :2].mean(1, keepdims=True)
-    shape = (shape / inter_ocular(landmarks)[:, None, None]).reshape(len(landmarks), -1)
-    chosen = [int(np.argmin(((shape - np.median(shape, 0)) ** 2).sum(1)))]
-    distance = ((shape - shape[chosen[0]]) ** 2).sum(1)
-    while len(chosen) < count:
-        chosen.append(int(np.argmax(distance)))
-        distance = np.minimum(distance, ((shape - shape[chosen[-1]]) ** 2).sum(1))
-    return np.sort(np.array(chosen))
+def shape_signature(landmarks: np.ndarray) -> np.ndarray:
+    """A face's landmarks without place and size, for telling how different two frames are: 956 values."""
+    shape = landmarks[:, :2] - landmarks[:468, :2].mean(0)
+    return (shape / max(float(inter_ocular(landmarks)), 1.0)).ravel()
 
 
 def fit_person(model: LandmarkModel, landmarks: np.ndarray, width: int, height: int, steps: int = 14) -> Person:

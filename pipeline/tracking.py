@@ -1,0 +1,186 @@
+"""Track and encode: a video or a photo in, everyone's performance out.
+
+Memory stays constant: landmarks are spooled to a temporary file, and keyframes for the shot's fit are kept as they come.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from capture.face_tracker import LANDMARKS, FaceTracker
+from capture.media import Media
+from models.code import Person
+from models.prior.face import AnnyPrior
+from pipeline.errors import Refusal
+from pipeline.fitting import LandmarkModel, inter_ocular
+from pipeline.performance import Performance
+from pipeline.progress import Listener, counted, silent
+from pipeline.shot import KEYFRAMES, fit_person, frame_fitter, shape_signature
+from pipeline.smoothing import smooth_both_ways
+
+SMALLEST_FACE = 12.0  # pixels between the outer eye corners; below, the mesh is a guess
+SHORT_GAP = 0.35  # seconds of loss that are bridged by interpolation rather than held
+MISFIT = 0.05  # of the inter-ocular distance at which a fit deserves no confidence
+
+
+class Keyframes:
+    """Keeps the landmarks that differ most from each other, as they come."""
+
+    def __init__(self, count: int = KEYFRAMES):
+        self._count = count
+        self._landmarks: list[np.ndarray] = []
+        self._shapes: list[np.ndarray] = []
+        self._gaps = np.zeros((0, 0))
+
+    def offer(self, landmarks: np.ndarray) -> None:
+        shape = shape_signature(landmarks)
+        distance = np.array([np.abs(shape - other).mean() for other in self._shapes])
+        if len(self._shapes) < self._count:
+            size = len(self._shapes)
+            gaps = np.full((size + 1, size + 1), np.inf)
+            gaps[:size, :size] = self._gaps
+            gaps[size, :size] = gaps[:size, size] = distance
+            self._gaps = gaps
+            self._shapes.append(shape)
+            self._landmarks.append(landmarks)
+            return
+        nearest = self._gaps.min(1)
+        crowded = int(np.argmin(nearest))
+        others = np.delete(distance, crowded)
+        if others.min() > nearest[crowded]:  # the new one is farther from the rest than the most crowded one is
+            self._shapes[crowded], self._landmarks[crowded] = shape, landmarks
+            distance[crowded] = np.inf
+            self._gaps[crowded] = self._gaps[:, crowded] = distance
+
+    @property
+    def landmarks(self) -> np.ndarray:
+        return np.stack(self._landmarks)
+
+
+@dataclass
+class _Track:
+    """One person's landmarks so far, on disk."""
+
+    first: int  # number of the frame they were first seen in
+    keyframes: Keyframes = field(default_factory=Keyframes)
+    spool: object = field(default_factory=lambda: tempfile.TemporaryFile())
+    found: list[bool] = field(default_factory=list)
+    size: float = 0.0
+
+    def add(self, landmarks: np.ndarray, found: bool) -> None:
+        self.found.append(found)
+        if found:
+            self.spool.write(landmarks.astype(np.float32).tobytes())
+            self.keyframes.offer(landmarks)
+            self.size = max(self.size, float(inter_ocular(landmarks)))
+
+    def landmarks(self):
+        self.spool.seek(0)
+        size = LANDMARKS * 3 * 4
+        while chunk := self.spool.read(size):
+            yield np.frombuffer(chunk, np.float32).reshape(LANDMARKS, 3)
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """Everyone in a shot.
+
+    Attributes:
+        performances: by the person's id.
+        times: of every frame, seconds.
+        keyframes: by id, N x 478 x 3 landmarks that the person was fitted to.
+    """
+
+    performances: dict[int, Performance]
+    times: np.ndarray
+    keyframes: dict[int, np.ndarray]
+
+
+def track(
+    media: Media,
+    prior: AnnyPrior,
+    people: int = 1,
+    smoothing: float = 1.0,
+    person: Person | None = None,
+    listen: Listener = silent,
+) -> Tracked:
+    """Tracks a whole shot and fits everyone in it.
+
+    Args:
+        people: how many at most are followed.
+        smoothing: strength of the two-sided filter; 0 leaves the fits as they are.
+        person: fit the frames of everyone as this person instead of estimating them.
+
+    Raises:
+        Refusal: where no frame shows a face, or every face is too small.
+    """
+    tracks: dict[int, _Track] = {}
+    times, durations = [], []
+    with FaceTracker(people, still=media.is_photo) as tracker:
+        for frame in counted(media, "track", media.frame_count_estimate, listen):
+            for seen in tracker(frame):
+                if seen.id not in tracks:
+                    tracks[seen.id] = _Track(len(times))
+                usable = seen.found and float(inter_ocular(seen.landmarks)) >= SMALLEST_FACE
+                tracks[seen.id].size = max(tracks[seen.id].size, float(inter_ocular(seen.landmarks)) if seen.found else 0)
+                tracks[seen.id].add(seen.landmarks, usable)
+            times.append(frame.time)
+            durations.append(frame.duration)
+    name = f"{media.path} ({media.width}x{media.height})"
+    if not tracks:
+        raise Refusal(
+            f"no face found in {name}. Use a picture where the face is at least 64 px wide and turned less than 60 degrees."
+        )
+    usable = {k: t for k, t in tracks.items() if any(t.found)}
+    if not usable:
+        widest = max(t.size for t in tracks.values())
+        raise Refusal(
+            f"the face in {name} is too small: {widest:.0f} px between the eyes' outer corners, expected at least "
+            f"{SMALLEST_FACE:.0f}. Use a closer or larger picture."
+        )
+    times_, durations_ = np.array(times), np.array(durations)
+    model = LandmarkModel.of(prior)
+    performances, keyframes = {}, {}
+    for number, (k, one) in enumerate(usable.items(), 1):
+        keyframes[k] = one.keyframes.landmarks
+        who = person or fit_person(model, keyframes[k], media.width, media.height)
+        performances[k] = _perform(model, who, one, times_, durations_, smoothing)
+        listen("fit", number, len(usable))
+    return Tracked(performances, times_, keyframes)
+
+
+def _perform(model, person: Person, one: _Track, times, durations, smoothing: float) -> Performance:
+    count = len(times)
+    tracked = np.zeros(count, bool)
+    tracked[one.first :] = one.found
+    fitter = frame_fitter(model, person)
+    neutral = model.neutral(person)
+    expression, rotation = np.zeros((count, 52)), np.tile(np.eye(3), (count, 1, 1))
+    translation, gaze = np.zeros((count, 3)), np.zeros((count, 2, 2))
+    error, confidence = np.full(count, np.nan), np.zeros(count)
+    landmarks = one.landmarks()
+    previous = -1
+    for index in np.flatnonzero(tracked):
+        points = next(landmarks)
+        if previous >= 0 and index != previous + 1:
+            fitter.forget()
+        code = fitter(points)
+        previous = index
+        fitted = fitter.landmarks(code, neutral)
+        error[index] = np.linalg.norm(fitted - points[:, :2], axis=1).mean() / inter_ocular(points)
+        confidence[index] = np.clip(1 - error[index] / MISFIT, 0, 1)
+        expression[index], rotation[index], translation[index], gaze[index] = (
+            code.expression, code.rotation, code.translation, code.gaze,
+        )  # fmt: skip
+    seen = np.flatnonzero(tracked)
+    arrays = smooth_both_ways(times[seen], rotation[seen], translation[seen], expression[seen], gaze[seen], smoothing)
+    rotation[seen], translation[seen], expression[seen], gaze[seen] = arrays
+    # before the first and through every loss the codes hold what was seen last (or first)
+    held = seen[np.clip(np.searchsorted(seen, np.arange(count), side="right") - 1, 0, None)]
+    for values in (rotation, translation, expression, gaze):
+        values[:] = values[held]
+    person = replace(person, neutral_gaze=np.median(gaze[seen], 0))
+    return Performance(person, times, durations, tracked, expression, rotation, translation, gaze, confidence, error)
