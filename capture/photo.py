@@ -35,6 +35,7 @@ def _read_linear(path: Path) -> np.ndarray:
         except (RuntimeError, KeyError, ValueError, TypeError):
             raise MediaError(f"{path}: not a readable EXR with R, G and B. Save it again as EXR, PNG or JPEG.") from None
         return _encode(np.asarray(pixels, np.float32))
+    cv2.setLogLevel(0)  # its complaints would stand beside our one line
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if image is None or image.ndim != 3:
         raise MediaError(f"{path}: a damaged or empty Radiance picture. Save it again as HDR, PNG or JPEG.")

@@ -46,7 +46,7 @@ class VideoReader:
             self.start = float(first.time or 0.0)
             length = stream.duration * stream.time_base if stream.duration else None
             if length is None and container.duration:
-                length = Fraction(container.duration, av.time_base)
+                length = Fraction(container.duration - max(container.start_time or 0, 0), av.time_base)
             self.duration: float | None = float(length) if length else None
             estimate = stream.frames or (self.duration and self.average_rate and round(self.duration * self.average_rate))
             self.frame_count_estimate: int | None = int(estimate) if estimate else None
@@ -62,9 +62,9 @@ class VideoReader:
             reason = str(getattr(error, "strerror", "") or error).split(":")[0]
             raise MediaError(f"{self.path}: not a readable video ({reason}). Give a video or photo that opens elsewhere.") from None
         if not container.streams.video:
-            what = "sound" if container.streams.audio else "no stream"
+            what = "only sound" if container.streams.audio else "nothing"
             container.close()
-            raise MediaError(f"{self.path}: holds {what} but no pictures. Give a file with a video stream.")
+            raise MediaError(f"{self.path}: holds {what}, expected a video stream. Give a file with pictures in it.")
         return container
 
     @staticmethod

@@ -134,11 +134,12 @@ class Portrait:
         x, y = projected[cheeks, 0].astype(int), projected[cheeks, 1].astype(int)
         return np.full(3, np.median(plate[y, x] / 65535.0, 0).mean() / _SKIN_ALBEDO)
 
-    def render(self, view: View, code: FaceCode, camera: Camera | None = None) -> np.ndarray:
+    def render(self, view: View, code: FaceCode, camera: Camera | None = None, mouth: View | None = None) -> np.ndarray:
         """H x W x 3 uint8 sRGB: the view's picture with the face, hair and neck of `code`.
 
         Args:
             camera: the picture is taken with; the person's own where None. It must have the view's width and height.
+            mouth: another view of the person that the mouth is taken from.
         """
         source_camera = self.head.person.camera
         camera = camera or source_camera
