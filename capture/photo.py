@@ -86,13 +86,21 @@ def read_photo(path: str | Path) -> Frame:
     return Frame(np.ascontiguousarray(image))
 
 
-def write_photo(path: str | Path, image: np.ndarray) -> None:
-    """Writes H x W x 3 uint8 sRGB as PNG, JPEG or WebP by the name's ending, aside first and then renamed."""
+def check_photo_output(path: str | Path) -> None:
+    """Refuses a picture's place or kind before any work is done."""
     path = Path(path)
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise MediaError(f"{path}: can't write a picture as {path.suffix or 'that'}. Use .png, .jpg or .webp.")
     if not path.parent.is_dir():
         raise MediaError(f"{path}: the folder {path.parent} does not exist. Make it first or name another.")
+    if not os.access(path.parent, os.W_OK) or path.is_dir():
+        raise MediaError(f"{path}: can't be written. Name a place you may write to.")
+
+
+def write_photo(path: str | Path, image: np.ndarray) -> None:
+    """Writes H x W x 3 uint8 sRGB as PNG, JPEG or WebP by the name's ending, aside first and then renamed."""
+    check_photo_output(path)
+    path = Path(path)
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         Image.fromarray(image).save(partial, quality=95)

@@ -10,18 +10,19 @@ from typing import Literal
 import numpy as np
 
 from capture.frame import Frame
-from capture.media import Media, open_media
+from capture.media import Media, open_media, probe
 from capture.writer import VideoWriter
 from models.code import Camera, FaceCode
 from models.portrait.render import View
 from models.prior.face import AnnyPrior, load_prior
 from pipeline.builtin import BUILTIN, builtin_performance
+from pipeline.device import DeviceChoice, choose_device
 from pipeline.errors import Refusal
 from pipeline.performance import Performance
 from pipeline.progress import Listener, counted, silent
 from pipeline.retargeting import Gains, LossGuard, PoseMode, Retargeter
 from pipeline.source import Source, as_same_person, pick_person, prepare_source, view_feature
-from pipeline.tracking import track
+from pipeline.tracking import people_at_start, track
 
 AudioChoice = Literal["driver", "source", "none"]
 _SWITCH = 0.35  # a view is left only for one that is nearer by this much, so that textures don't flicker
@@ -37,6 +38,7 @@ class Settings:
     audio: AudioChoice = "driver"
     person: int = 0
     smoothing: float = 1.0
+    device: DeviceChoice = "auto"
 
 
 class Reenactment:
@@ -113,6 +115,8 @@ class Prepared:
 
 def prepare(source: str, driver: str, settings: Settings, prior: AnnyPrior, listen: Listener = silent) -> Prepared:
     """Opens, tracks and fits source and driver."""
+    if "webcam" in (probe(source), driver != BUILTIN and probe(driver)):
+        raise Refusal("a webcam has no end, so no file can be made from it. Give videos or photos, or use the page's Live tab.")
     source_media = open_media(source)
     driver_media = None if driver == BUILTIN else open_media(driver)
     if driver_media is not None and driver_media.is_photo:
@@ -131,7 +135,8 @@ def prepare(source: str, driver: str, settings: Settings, prior: AnnyPrior, list
 
 def driver_performance(media: Media, settings: Settings, prior: AnnyPrior, listen: Listener = silent) -> Performance:
     """The chosen person's performance in a driving video."""
-    tracked = track(media, prior, people=settings.person + 1 if settings.person else 1, smoothing=settings.smoothing, listen=listen)
+    people = max(people_at_start(media), settings.person + 1)
+    tracked = track(media, prior, people=people, smoothing=settings.smoothing, listen=listen)
     return pick_person(tracked.performances, settings.person, media.path)
 
 
@@ -166,6 +171,7 @@ def reenact(
     """
     prior = prior or load_prior()
     check_output(output)
+    choose_device(settings.device)
     prepared = prepare(source, driver, settings, prior, listen)
     camera = prepared.reenactment.camera
     sound = {"driver": prepared.driver_media, "source": prepared.source_media, "none": None}[settings.audio]
@@ -192,5 +198,3 @@ def reenact(
 def check_output(output: str | Path) -> None:
     """Refuses an output that can't be written before any work is done."""
     VideoWriter(output, 16, 16).discard()
-
-

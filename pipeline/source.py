@@ -19,7 +19,7 @@ from pipeline.performance import Performance
 from pipeline.progress import Listener, silent
 from pipeline.retargeting import photo_rest
 from pipeline.shot import frame_fitter
-from pipeline.tracking import track
+from pipeline.tracking import people_at_start, track
 
 VIEWS = 10  # source frames kept ready as textures
 SAME_PERSON = 0.0115  # of the inter-ocular distance: own first frames fit at most at 0.0104, others' at 0.0089 and up
@@ -59,7 +59,7 @@ def prepare_source(media: Media, prior: AnnyPrior, person_id: int = 0, listen: L
     Raises:
         Refusal: where no (or not that) face is found.
     """
-    tracked = track(media, prior, people=person_id + 1 if person_id else 1, smoothing=1.0, listen=listen)
+    tracked = track(media, prior, people=max(people_at_start(media), person_id + 1), smoothing=1.0, listen=listen)
     performance = pick_person(tracked.performances, person_id, media.path)
     portrait = Portrait(Head(prior, performance.person))
     if len(performance) == 1:

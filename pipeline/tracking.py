@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from capture.face_tracker import LANDMARKS, FaceTracker
+from capture.face_tracker import LANDMARKS, FaceMesh, FaceTracker
 from capture.media import Media
 from models.code import Person
 from models.prior.face import AnnyPrior
@@ -24,6 +24,23 @@ from pipeline.smoothing import smooth_both_ways
 SMALLEST_FACE = 12.0  # pixels between the outer eye corners; below, the mesh is a guess
 SHORT_GAP = 0.35  # seconds of loss that are bridged by interpolation rather than held
 MISFIT = 0.05  # of the inter-ocular distance at which a fit deserves no confidence
+
+
+MOST_PEOPLE = 20  # followed at once
+_LOOKS = 10  # frames at the start that are searched for everyone
+
+
+def people_at_start(media: Media, most: int = MOST_PEOPLE) -> int:
+    """How many faces the first frame that shows any shows; 0 where none of the first ten does."""
+    finder = FaceMesh(most, still=True)
+    try:
+        for _, frame in zip(range(_LOOKS), media):
+            faces = finder(frame.image)
+            if faces:
+                return len(faces)
+    finally:
+        finder.close()
+    return 0
 
 
 class Keyframes:

@@ -1,0 +1,242 @@
+"""`python -m pipeline COMMAND`: the command line.
+
+A user gets one clear line on bad input, exit code 2 and no output file; Ctrl-C leaves nothing half-written (code 130).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from pipeline.device import DeviceChoice
+
+GainRange = (0.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Reenact:
+    """One person's performance drives another person's picture, from file to file."""
+
+    source: str
+    """Photo or video of the person to move."""
+    driver: str
+    """Video of the person who performs, or `builtin`."""
+    output: str
+    """Video to write: .mp4, .mov or .mkv."""
+    pose: Annotated[str, tyro.conf.arg(metavar="relative|absolute|off")] = "relative"
+    """Head pose: the driver's motion added to the source's pose, the driver's own pose, or the source's."""
+    expression_gain: float = 1.0
+    """Factor on the driver's expressions, 0 to 3."""
+    audio: Annotated[str, tyro.conf.arg(metavar="driver|source|none")] = "driver"
+    """Whose sound goes along."""
+    person: int = 0
+    """Which of the driver's faces, from 0 (the largest in the first frame)."""
+    device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
+    """Where the pixels are made."""
+    smoothing: float = 1.0
+    """Strength of the two-sided smoothing; 0 is none."""
+    json: str | None = None
+    """Report to write."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """Everyone's face in a video or a photo, as codes without a pixel."""
+
+    input: str
+    """Video or photo."""
+    output: str
+    """Performance to write (.safetensors); further people go beside it as NAME.1.safetensors and so on."""
+    preview: str | None = None
+    """Video (or picture, for a photo) with the fitted landmarks drawn over the input."""
+    json: str | None = None
+    """Report to write: every person of every frame."""
+    smoothing: float = 1.0
+    """Strength of the two-sided smoothing; 0 is none."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Self-reenactment: the clip's first frame driven by the clip, measured against the clip."""
+
+    clip: str
+    """Video of one person."""
+    json: str | None = None
+    """Report to write."""
+    sheet: str | None = None
+    """Contact sheet to write (driver, source, output, error)."""
+    device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
+    """Where the pixels are made."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Times of every stage, of the whole loop, and its ratio to the bare tracker in the same run."""
+
+    device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
+    """Where the pixels are made."""
+    clip: str | None = None
+    """Driving video; synthetic heads where none is given."""
+    source: str | None = None
+    """Source picture; the built-in portrait where none is given."""
+    frames: int = 240
+    """Frames to time."""
+    json: str | None = None
+    """Report to write."""
+
+
+Command = Reenact | Track | Evaluate | Bench
+
+
+def _one_of(flag: str, value: str, allowed: tuple[str, ...]) -> str:
+    from pipeline.errors import Refusal
+
+    if value not in allowed:
+        raise Refusal(f"{flag} {value}: unknown, expected {' or '.join(allowed)}. Choose one of these.")
+    return value
+
+
+def _in_range(flag: str, value: float, low: float, high: float) -> float:
+    from pipeline.errors import Refusal
+
+    if not low <= value <= high:
+        raise Refusal(f"{flag} {value}: out of range, expected {low:g} to {high:g}. Choose a value between them.")
+    return value
+
+
+def run(command: Command) -> None:
+    """Does what was asked for; raises MediaError or Refusal with the line to show."""
+    from models.prior.face import load_prior
+    from pipeline.device import choose_device
+    from pipeline.progress import TerminalProgress
+    from pipeline.report import check_writable, write_json
+
+    check_writable(command.json)
+    if isinstance(command, Reenact):
+        from pipeline.flow import Settings, check_output, reenact
+        from pipeline.retargeting import Gains
+
+        gain = _in_range("--expression-gain", command.expression_gain, *GainRange)
+        settings = Settings(
+            pose=_one_of("--pose", command.pose, ("relative", "absolute", "off")),
+            gains=Gains(brows=gain, eyes=gain, mouth=gain),
+            audio=_one_of("--audio", command.audio, ("driver", "source", "none")),
+            person=int(_in_range("--person", command.person, 0, 19)),
+            smoothing=_in_range("--smoothing", command.smoothing, 0, 10),
+            device=_device(command.device),
+        )
+        check_output(command.output)
+        with TerminalProgress() as progress:
+            report = reenact(command.source, command.driver, command.output, settings, prior=load_prior(), listen=progress)
+        line = f"{report['output']}: {report['frames']} frames, {report['duration']:.2f} s, {report['width']}x{report['height']}"
+        if report["lost_frames"]:
+            line += f", the driver's face was lost in {report['lost_frames']}"
+    elif isinstance(command, Track):
+        report, line = _track(command)
+    elif isinstance(command, Evaluate):
+        from pipeline.evaluation import evaluate
+
+        check_writable(command.sheet)
+        device = choose_device(_device(command.device))
+        with TerminalProgress() as progress:
+            report = evaluate(command.clip, load_prior(), progress, command.sheet, device)
+        distance = report["landmark_distance_percent"]
+        line = (
+            f"{command.clip}: {report['psnr_output']:.2f} dB in the face, the still first frame {report['psnr_still']:.2f} dB, "
+            f"gain {report['gain_db']:+.2f} dB; landmarks {distance['overall']:.2f} % of the inter-ocular distance "
+            f"(mouth {distance['mouth']:.2f}, eyes {distance['eyes']:.2f}, iris {distance['iris']:.2f})"
+        )
+    else:
+        from pipeline.bench import bench, table
+
+        report = bench(load_prior(), _device(command.device), command.clip, command.source, int(_in_range("--frames", command.frames, 10, 100000)))
+        line = table(report)
+    if command.json:
+        write_json(command.json, report)
+    print(line)
+
+
+def _device(value: str) -> DeviceChoice:
+    return _one_of("--device", value, ("auto", "cpu", "cuda"))
+
+
+def _track(command: Track) -> tuple[dict, str]:
+    from pathlib import Path
+
+    from capture.media import open_media
+    from capture.photo import check_photo_output
+    from models.prior.face import load_prior
+    from pipeline.errors import Refusal
+    from pipeline.flow import check_output
+    from pipeline.progress import TerminalProgress
+    from pipeline.report import check_writable, track_report, write_overlay
+    from pipeline.tracking import MOST_PEOPLE, track
+
+    _in_range("--smoothing", command.smoothing, 0, 10)
+    output = Path(command.output)
+    if output.suffix != ".safetensors":
+        raise Refusal(f"{output}: can't write a performance as {output.suffix or 'that'}, expected .safetensors. Name it so.")
+    check_writable(output)
+    media = open_media(command.input)
+    if command.preview:
+        check_photo_output(command.preview) if media.is_photo else check_output(command.preview)
+    prior = load_prior()
+    with TerminalProgress() as progress:
+        tracked = track(media, prior, people=MOST_PEOPLE, smoothing=command.smoothing, listen=progress)
+        report = track_report(tracked, prior, media)
+        if command.preview:
+            write_overlay(command.preview, tracked, prior, media, progress)
+    for number, (k, performance) in enumerate(tracked.performances.items()):
+        performance.save(output if number == 0 else output.with_suffix(f".{k}.safetensors"))
+    people = len(tracked.performances)
+    line = (
+        f"{output}: {people} {'person' if people == 1 else 'people'}, {len(tracked.times)} frames, "
+        f"landmark error {report['mean_landmark_error_percent']:.2f} % of the inter-ocular distance"
+    )
+    return report, line
+
+
+def quiet_natives() -> None:
+    """Sends what C++ libraries print to nowhere: mediapipe and TensorFlow Lite log every start to stderr.
+
+    UNDERSTUDY_VERBOSE=1 leaves it as it is.
+    """
+    if os.environ.get("UNDERSTUDY_VERBOSE"):
+        return
+    ours = os.fdopen(os.dup(2), "w", buffering=1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    sys.stderr = ours
+
+
+def main() -> int:
+    """Parses, runs, and turns what went wrong into one line and an exit code."""
+    # as with Ctrl-C, being told to end leaves nothing half-written
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    names = {"reenact": Reenact, "track": Track, "evaluate": Evaluate, "bench": Bench}
+    command = tyro.extras.subcommand_cli_from_dict(names, prog="python -m pipeline", description=__doc__.splitlines()[0])
+    quiet_natives()
+    from capture.errors import MediaError
+    from pipeline.errors import Refusal
+
+    try:
+        run(command)
+    except (MediaError, Refusal) as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
