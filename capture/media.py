@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from capture.errors import MediaError
@@ -40,6 +41,32 @@ class Media(Protocol):
     def close(self) -> None: ...
     def __enter__(self) -> Media: ...
     def __exit__(self, *_: object) -> None: ...
+
+
+class StillPicture:
+    """A picture that is already in memory: H x W x 3 uint8 sRGB."""
+
+    is_photo = True
+    has_audio = False
+    average_rate = None
+    duration = 0.0
+    frame_count_estimate = 1
+
+    def __init__(self, image: np.ndarray, name: str):
+        self.path, self._frame = name, Frame(image)
+        self.width, self.height = self._frame.width, self._frame.height
+
+    def __iter__(self) -> Iterator[Frame]:
+        yield self._frame
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def __enter__(self) -> StillPicture:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open."""
 
 
 class PictureReader:

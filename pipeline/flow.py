@@ -12,7 +12,7 @@ import numpy as np
 from capture.frame import Frame
 from capture.media import Media, open_media, probe
 from capture.writer import VideoWriter
-from models.code import Camera, FaceCode
+from models.code import Camera, FaceCode, Person
 from models.portrait.render import View
 from models.prior.face import AnnyPrior, load_prior
 from pipeline.builtin import BUILTIN, builtin_performance
@@ -21,7 +21,7 @@ from pipeline.errors import Refusal
 from pipeline.performance import Performance
 from pipeline.progress import Listener, counted, silent
 from pipeline.retargeting import Gains, LossGuard, PoseMode, Retargeter
-from pipeline.source import Source, as_same_person, pick_person, prepare_source, view_feature
+from pipeline.source import Source, as_same_person, open_source, pick_person, prepare_source, view_feature
 from pipeline.tracking import people_at_start, track
 
 AudioChoice = Literal["driver", "source", "none"]
@@ -44,14 +44,24 @@ class Settings:
 class Reenactment:
     """One source driven by one driver: code in, picture out. Holds no frame of the driver, so none can leak."""
 
-    def __init__(self, source: Source, driver: Performance, settings: Settings, same_person: bool = False):
+    def __init__(
+        self, source: Source, driver: Person, reference: FaceCode, settings: Settings, same_person: bool = False,
+        previous: Reenactment | None = None,
+    ):  # fmt: skip
+        """Args:
+        driver: who performs.
+        reference: the driver's code that stands for the source's own pose.
+        same_person: source and driver are one person, fitted as one.
+        previous: goes on where this one stands (other settings, a better fit of the driver), without starting at rest.
+        """
         self.source = source
         self.retargeter = Retargeter(
-            source.person, driver.person, source.rest, reference_code(driver), settings.pose, settings.gains, same_person
+            source.person, driver, source.rest, reference, settings.pose, settings.gains, same_person
         )
         self.camera: Camera = self.retargeter.camera()
-        self._guard = LossGuard()
-        self._view = 0
+        goes_on = previous is not None and previous.source is source
+        self._guard = previous._guard if goes_on else LossGuard()
+        self._view = previous._view if goes_on else 0
         self._fade: tuple[int, float] | None = None
 
     def __call__(self, driver: FaceCode | None, time: float, plate: View | None = None) -> np.ndarray:
@@ -115,9 +125,9 @@ class Prepared:
 
 def prepare(source: str, driver: str, settings: Settings, prior: AnnyPrior, listen: Listener = silent) -> Prepared:
     """Opens, tracks and fits source and driver."""
-    if "webcam" in (probe(source), driver != BUILTIN and probe(driver)):
+    if "webcam" in (source != BUILTIN and probe(source), driver != BUILTIN and probe(driver)):
         raise Refusal("a webcam has no end, so no file can be made from it. Give videos or photos, or use the page's Live tab.")
-    source_media = open_media(source)
+    source_media = open_source(source)
     driver_media = None if driver == BUILTIN else open_media(driver)
     if driver_media is not None and driver_media.is_photo:
         raise Refusal(f"{driver}: a photo can't drive. Use a video, webcam:0 or `builtin` as the driver.")
@@ -128,8 +138,9 @@ def prepare(source: str, driver: str, settings: Settings, prior: AnnyPrior, list
         same = as_same_person(ready, performance.person, prior, next(iter(source_media)))
     ready = same or ready
     return Prepared(
-        ready, performance, Reenactment(ready, performance, settings, same is not None), driver_media, source_media,
-        same is not None,
+        ready, performance,
+        Reenactment(ready, performance.person, reference_code(performance), settings, same is not None),
+        driver_media, source_media, same is not None,
     )  # fmt: skip
 
 

@@ -72,7 +72,7 @@ class CodeSmoother:
         self._filters = [OneEuro(s, strength) for s in (ROTATION, TRANSLATION, EXPRESSION, GAZE)]
         self._strength = strength
 
-    def reset(self) -> None:
+    def forget(self) -> None:
         """Call after a loss or a cut, so that nothing is dragged across it."""
         self.__init__(self._strength)
 

@@ -8,11 +8,12 @@ import numpy as np
 
 from capture.frame import Frame
 from capture.matte import selfie_matte
-from capture.media import Media
+from capture.media import Media, StillPicture, open_media
 from models.code import FaceCode, Person
 from models.head import Head
 from models.portrait.render import Portrait, View
 from models.prior.face import AnnyPrior
+from pipeline.builtin import BUILTIN, builtin_portrait
 from pipeline.errors import Refusal
 from pipeline.fitting import LandmarkModel, inter_ocular
 from pipeline.performance import Performance
@@ -76,6 +77,16 @@ def prepare_source(media: Media, prior: AnnyPrior, person_id: int = 0, listen: L
         if len(views) == len(chosen):
             break
     return Source(portrait, views, performance.person.neutral, performance, tracked.keyframes[person_id][0])
+
+
+def open_source(path: str) -> Media:
+    """The media behind a source's name: a path, or `builtin` for the portrait that is always there."""
+    return StillPicture(builtin_portrait(), BUILTIN) if path == BUILTIN else open_media(path)
+
+
+def prepare_picture(image: np.ndarray, prior: AnnyPrior, name: str = "the picture") -> Source:
+    """`prepare_source` for an H x W x 3 uint8 sRGB picture in memory."""
+    return prepare_source(StillPicture(image, name), prior)
 
 
 def pick_person(performances: dict[int, Performance], person_id: int, path: str) -> Performance:

@@ -1,0 +1,129 @@
+"""Times of each stage, of the whole loop, and beside them the bare tracker, all in one run on one machine.
+
+The loop is the live one: causal, frame by frame, capture to composite, at 512 x 512 unless a clip says otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from time import perf_counter
+from typing import TypeVar
+
+import cv2
+import numpy as np
+
+from capture.face_tracker import FaceMesh, FaceTracker
+from capture.frame import Frame
+from capture.media import open_media
+from models.prior.face import AnnyPrior
+from models.prior.synthetic import render_head
+from pipeline.builtin import builtin_performance, builtin_portrait
+from pipeline.device import DeviceChoice, choose_device
+from pipeline.errors import Refusal
+from pipeline.flow import Reenactment, Settings
+from pipeline.live import LiveDriver
+from pipeline.source import prepare_picture, prepare_source
+
+SIZE = 512
+_WARM = 20  # frames before the clock starts: compiled code, caches, the driver's calibration
+Result = TypeVar("Result")
+
+
+class StageClock:
+    """Collects seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {}
+
+    def __call__(self, stage: str, work: Callable[[], Result]) -> Result:
+        start = perf_counter()
+        result = work()
+        self.seconds.setdefault(stage, []).append(perf_counter() - start)
+        return result
+
+    def rows(self) -> dict[str, dict[str, float]]:
+        return {
+            stage: {"median_ms": 1e3 * float(np.median(s)), "p95_ms": 1e3 * float(np.percentile(s, 95))}
+            for stage, s in self.seconds.items()
+        }
+
+
+def synthetic_driver(prior: AnnyPrior, frames: int) -> list[Frame]:
+    """A synthetic head playing the built-in performance, 512 x 512, over and over."""
+    performance = builtin_performance()
+    arrays = {name: getattr(prior, name) for name in ("mean", "triangles", "region", "part")}
+    kept = min(frames, len(performance))
+    pictures = []
+    for index in range(kept):
+        code = performance.code(index)
+        vertices = prior.mean + np.tensordot(code.expression.astype(np.float32), prior.expression, 1)
+        camera = vertices @ code.rotation.T + code.translation
+        pictures.append(render_head(arrays, camera, performance.person.camera.focal, SIZE, SIZE)[0])
+    return [Frame(pictures[i % kept], i / 30) for i in range(frames)]
+
+
+def bench(
+    prior: AnnyPrior, device: DeviceChoice = "auto", clip: str | None = None, source: str | None = None, frames: int = 240
+) -> dict:
+    """Runs the loop and the bare tracker on the same frames; returns the report."""
+    device = choose_device(device)
+    settings = Settings(device=device)
+    if clip is None:
+        driver = synthetic_driver(prior, frames + _WARM)
+    else:
+        driver = [frame for _, frame in zip(range(frames + _WARM), open_media(clip))]
+    if len(driver) < 2 * _WARM:
+        raise Refusal(f"{clip}: {len(driver)} frames, expected at least {2 * _WARM}. Give a longer clip.")
+    if source is None:
+        ready = prepare_picture(builtin_portrait(), prior)
+    else:
+        ready = prepare_source(open_media(source), prior)
+    width, height = ready.person.camera.width, ready.person.camera.height
+
+    mesh = FaceMesh()
+    bare = []
+    for frame in driver:
+        start = perf_counter()
+        mesh(frame.image)
+        bare.append(perf_counter() - start)
+    mesh.close()
+    bare_seconds = float(np.sum(bare[_WARM:]))
+
+    clock = StageClock()
+    performer = LiveDriver(prior)
+    reenactment: Reenactment | None = None
+    loop = []
+    with FaceTracker() as tracker:
+        for number, frame in enumerate(driver):
+            if number == _WARM:
+                clock.seconds.clear()
+            start = perf_counter()
+            people = clock("track", lambda: tracker(frame))
+            code = clock("encode", lambda: performer(people[0] if people else None, frame))
+            reenactment = clock("retarget", lambda: performer.reenactment(ready, settings, reenactment))
+            image = clock("render and composite", lambda: reenactment(code, frame.time))
+            loop.append(perf_counter() - start)
+    clock.seconds["encode as JPEG (page)"] = []
+    for _ in range(30):
+        clock("encode as JPEG (page)", lambda: cv2.imencode(".jpg", image))
+    loop_seconds = float(np.sum(loop[_WARM:]))
+    timed = len(driver) - _WARM
+    return {
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPU cores, device {device}",
+        "driver": clip or "synthetic head, built-in performance, 512x512", "source": source or "built-in portrait",
+        "output": f"{width}x{height}", "frames": timed, "stages": clock.rows(),
+        "loop_fps": timed / loop_seconds, "loop_median_ms": 1e3 * float(np.median(loop[_WARM:])),
+        "tracker_fps": timed / bare_seconds, "loop_to_tracker_ratio": loop_seconds / bare_seconds,
+    }  # fmt: skip
+
+
+def table(report: dict) -> str:
+    """The report as lines for a terminal."""
+    lines = [f"{report['machine']}; driver: {report['driver']}; source: {report['source']}; output {report['output']}"]
+    lines += [f"{stage:>24}  {row['median_ms']:7.2f} ms  (p95 {row['p95_ms']:.2f})" for stage, row in report["stages"].items()]
+    lines.append(f"{'whole loop':>24}  {report['loop_median_ms']:7.2f} ms  = {report['loop_fps']:.1f} frames a second")
+    lines.append(f"{'bare tracker':>24}  {1e3 / report['tracker_fps']:7.2f} ms  = {report['tracker_fps']:.1f} frames a second")
+    lines.append(f"{'loop / bare tracker':>24}  {report['loop_to_tracker_ratio']:7.2f} times")
+    return "\n".join(lines)

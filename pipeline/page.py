@@ -1,0 +1,286 @@
+"""The web page: a Video tab and a Live tab over the same flow as the command line.
+
+Elements with stable ids, for whoever drives the page from outside: source-gallery, source-upload, video-driver, video-start,
+video-output, video-status, live-camera, live-start, live-output, live-latency, live-neutral.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import gradio as gr  # noqa: E402
+
+from capture.errors import MediaError  # noqa: E402
+from capture.frame import Frame  # noqa: E402
+from models.prior.face import AnnyPrior, cache_folder, load_prior  # noqa: E402
+from pipeline.builtin import BUILTIN  # noqa: E402
+from pipeline.errors import Refusal  # noqa: E402
+from pipeline.flow import Settings, reenact  # noqa: E402
+from pipeline.live import LiveLoop, rest_picture  # noqa: E402
+from pipeline.retargeting import Gains  # noqa: E402
+from pipeline.source import Source, open_source, prepare_source  # noqa: E402
+
+log = logging.getLogger("understudy")
+_SHOW_VERSION = 2  # of the built-in show's film in the cache: raise it when its look changes
+_UPLOAD = "500mb"
+_KEEP = (600, 3600)  # seconds between sweeps, seconds a visitor's files are kept
+_LIVE_VISITORS = 2  # at once; two cores carry no more
+_LIVE_SIDE = 720  # longest side of a live picture
+_CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}, "frameRate": {"ideal": 30}}}
+_CSS = """
+.gradio-container {max-width: 1180px !important; margin: auto}
+#source-gallery {min-height: 130px}
+#live-latency {min-height: 1.5em}
+@media (max-width: 640px) { .gradio-container {padding: 6px !important} }
+"""
+# one button that works Gradio's own camera controls: opens the camera, waits for its picture, starts; the second click stops
+_START = """
+async () => {
+  const root = document.querySelector('#live-camera');
+  const wait = ms => new Promise(done => setTimeout(done, ms));
+  const control = () => root.querySelector('.button-wrap button');
+  const access = root.querySelector('[title="grant webcam access"] button');
+  if (access) access.click();
+  for (let i = 0; i < 300; i++) {
+    const video = root.querySelector('video');
+    if (control() && video && video.readyState >= 2 && video.videoWidth > 0) { control().click(); return; }
+    await wait(50);
+  }
+}
+"""
+
+
+@dataclass
+class LiveSession:
+    """One visitor's live loop: who is moved, and how the last seconds went."""
+
+    source_name: str
+    loop: LiveLoop
+    ages: deque = field(default_factory=lambda: deque(maxlen=60))
+    arrivals: deque = field(default_factory=lambda: deque(maxlen=60))
+    frames: int = 0
+
+    def close(self) -> None:
+        self.loop.close()
+
+
+def built_in_show(prior: AnnyPrior) -> Path:
+    """The film of the built-in portrait performing the built-in performance; made once, then kept in the user's cache."""
+    path = cache_folder() / f"show-v{_SHOW_VERSION}.mp4"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        reenact(BUILTIN, BUILTIN, path, Settings(), prior=prior)
+    return path
+
+
+class Page:
+    """What the page's handlers share: the prior, and the sources already prepared."""
+
+    def __init__(self, prior: AnnyPrior):
+        self.prior = prior
+        self._sources: dict[str, Source] = {}
+
+    def source(self, name: str) -> Source:
+        """A prepared source; the last few are kept."""
+        if name not in self._sources:
+            while len(self._sources) >= 4:
+                self._sources.pop(next(iter(self._sources)))
+            self._sources[name] = prepare_source(open_source(name), self.prior)
+        return self._sources[name]
+
+    def add_source(self, file: str | None, names: list[str]):
+        """A visitor's own portrait joins the gallery and is chosen."""
+        if file is None:
+            return gr.skip(), gr.skip(), gr.skip()
+        try:
+            self.source(file)
+        except (MediaError, Refusal) as error:
+            raise gr.Error(_shown(error, file), duration=12, print_exception=False) from None
+        names = [*names, file]
+        return names, gallery_items(names), file
+
+    def reenact(self, name: str, driver: str | None, pose: str, gain: float, audio: str, person: float, progress=gr.Progress()):  # noqa: B008
+        """The Video tab's button."""
+        output = Path(gr.utils.get_upload_folder() or cache_folder()) / f"reenacted-{time.time_ns()}.mp4"
+        output.parent.mkdir(parents=True, exist_ok=True)
+
+        def listen(stage: str, done: int, total: int | None) -> None:
+            progress((done, total) if total else None, desc=stage)
+
+        settings = Settings(pose, Gains(brows=gain, eyes=gain, mouth=gain), audio, int(person))
+        start = time.perf_counter()
+        try:
+            report = reenact(name, driver or BUILTIN, output, settings, prior=self.prior, listen=listen)
+        except (MediaError, Refusal) as error:
+            raise gr.Error(_shown(error, name, driver), duration=12, print_exception=False) from None
+        took = time.perf_counter() - start
+        words = f"{report['frames']} frames, {report['duration']:.1f} s, {report['width']}×{report['height']}, made in {took:.1f} s."
+        if report["lost_frames"]:
+            words += f" The driver's face was lost in {report['lost_frames']} frames: the portrait held, then went to rest."
+        return str(output), words
+
+    def live(self, image: np.ndarray | None, session: LiveSession | None, name: str, pose: str, gain: float):
+        """One camera picture in, one reenacted picture out; whatever goes wrong, never the camera's own."""
+        if image is None:
+            return gr.skip(), session, gr.skip()
+        now = time.monotonic()
+        try:
+            settings = Settings(pose, Gains(brows=gain, eyes=gain, mouth=gain), "none")
+            if session is None or session.source_name != name:
+                if session is not None:
+                    session.close()
+                session = LiveSession(name, LiveLoop(self.prior, self.source(name), settings))
+            session.loop.settings = settings
+            output = session.loop(Frame(np.ascontiguousarray(image), now))
+        except Exception:
+            log.exception("a live frame failed")
+            if session is None:
+                raise gr.Error("The live picture could not be made. Choose another portrait.", print_exception=False) from None
+            output = session.loop.rest_picture()
+        session.ages.append(time.monotonic() - now)
+        session.arrivals.append(now)
+        session.frames += 1
+        words = gr.skip()
+        if session.frames % 10 == 1:
+            words = self._live_words(session)
+        return _limited(output), session, words
+
+    @staticmethod
+    def _live_words(session: LiveSession) -> str:
+        span = session.arrivals[-1] - session.arrivals[0]
+        rate = (len(session.arrivals) - 1) / span if span > 0 else 0.0
+        median, late = 1e3 * np.median(session.ages), 1e3 * np.percentile(session.ages, 95)
+        seen = "face seen" if session.loop.seen else "**no face seen: the portrait holds, then rests**"
+        return f"{rate:.0f} frames a second, {median:.0f} ms a frame here (p95 {late:.0f}), {seen}"
+
+    @staticmethod
+    def neutral(session: LiveSession | None):
+        """Meets the driver afresh: the next frame stands for the portrait's own pose."""
+        if session is not None:
+            session.loop.calibrate()
+        return session
+
+
+def gallery_items(names: list[str]) -> list[tuple]:
+    """(picture, caption) of every source in the gallery."""
+    items = []
+    for name in names:
+        image = next(iter(open_source(name))).image
+        scale = 256 / max(image.shape[:2])
+        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+        items.append((small, "built-in portrait" if name == BUILTIN else Path(name).name))
+    return items
+
+
+def _limited(image: np.ndarray) -> np.ndarray:
+    scale = _LIVE_SIDE / max(image.shape[:2])
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+
+
+def _shown(error: Exception, *paths: str | None) -> str:
+    """The error's line with a visitor's temporary paths shortened to their file names."""
+    text = str(error)
+    for path in paths:
+        if path and path != BUILTIN:
+            text = text.replace(path, Path(path).name)
+    return text
+
+
+def build(prior: AnnyPrior | None = None) -> gr.Blocks:
+    """The page, ready to launch."""
+    prior = prior or load_prior()
+    page = Page(prior)
+    page.source(BUILTIN)
+    show = str(built_in_show(prior))
+    gr.set_static_paths([show])
+    with gr.Blocks(title="Understudy", delete_cache=_KEEP) as blocks:
+        gr.Markdown("# Understudy\nOne person's performance drives another person's picture.")
+        names = gr.State([BUILTIN])
+        chosen = gr.State(BUILTIN)
+        with gr.Row(equal_height=True):
+            with gr.Column(scale=3, min_width=280):
+                gallery = gr.Gallery(
+                    gallery_items([BUILTIN]), label="Who is moved: choose a portrait", elem_id="source-gallery", columns=6,
+                    fit_columns=False, height=170, allow_preview=False, selected_index=0, object_fit="contain", interactive=False,
+                    format="jpeg", buttons=[],
+                )  # fmt: skip
+            with gr.Column(scale=1, min_width=200):
+                upload = gr.File(
+                    label="Add a photo or video", file_types=["image", "video"], elem_id="source-upload", height=170
+                )
+        with gr.Row():
+            pose = gr.Radio(
+                [("added to the portrait's", "relative"), ("the driver's own", "absolute"), ("the portrait's", "off")],
+                value="relative", label="Head pose", elem_id="pose",
+            )  # fmt: skip
+            gain = gr.Slider(0, 2, 1, step=0.05, label="Expression strength", elem_id="expression-gain")
+        with gr.Tabs():
+            with gr.Tab("Video", id="video"):
+                with gr.Row():
+                    with gr.Column(min_width=280):
+                        driver = gr.Video(
+                            label="Who performs: a driving video (empty: the built-in performance)", sources=["upload", "webcam"],
+                            elem_id="video-driver", webcam_options=gr.WebcamOptions(mirror=False, constraints=_CAMERA), height=380,
+                        )  # fmt: skip
+                        with gr.Row():
+                            audio = gr.Radio(["driver", "source", "none"], value="driver", label="Sound", elem_id="audio")
+                            person = gr.Number(0, label="Driver's face number", precision=0, minimum=0, maximum=19, min_width=90)
+                        start = gr.Button("Reenact", variant="primary", elem_id="video-start")
+                    with gr.Column(min_width=280):
+                        output = gr.Video(
+                            show, label="Result", elem_id="video-output", autoplay=True, loop=True, interactive=False, height=440,
+                        )  # fmt: skip
+                        status = gr.Markdown("The built-in portrait, performing the built-in performance.", elem_id="video-status")
+            with gr.Tab("Live", id="live"):
+                session = gr.State(None, time_to_live=1800, delete_callback=lambda s: s.close() if s else None)
+                with gr.Row():
+                    with gr.Column(min_width=280):
+                        camera = gr.Image(
+                            sources=["webcam"], streaming=True, label="You (stays on this machine)", elem_id="live-camera",
+                            webcam_options=gr.WebcamOptions(mirror=False, constraints=_CAMERA), height=380,
+                        )  # fmt: skip
+                        with gr.Row():
+                            go = gr.Button("Start / stop", variant="primary", elem_id="live-start")
+                            neutral = gr.Button("This is my neutral face", elem_id="live-neutral")
+                    with gr.Column(min_width=280):
+                        picture = gr.Image(
+                            _limited(rest_picture(page.source(BUILTIN))), label="Result",
+                            elem_id="live-output", format="jpeg", interactive=False, height=440, buttons=["fullscreen"],
+                        )  # fmt: skip
+                        latency = gr.Markdown("The camera is off. Press start and allow the camera.", elem_id="live-latency")
+        upload.upload(page.add_source, [upload, names], [names, gallery, chosen], concurrency_limit=1)
+        gallery.select(_choose, [names], [chosen])
+        start.click(
+            page.reenact, [chosen, driver, pose, gain, audio, person], [output, status], concurrency_limit=1,
+            show_progress_on=output,
+        )  # fmt: skip
+        camera.stream(
+            page.live, [camera, session, chosen, pose, gain], [picture, session, latency], stream_every=1 / 30,
+            concurrency_limit=_LIVE_VISITORS, show_progress="hidden", time_limit=None, api_visibility="private",
+        )  # fmt: skip
+        go.click(None, js=_START)
+        neutral.click(page.neutral, [session], [session], show_progress="hidden")
+    return blocks
+
+
+def _choose(names: list[str], event: gr.SelectData) -> str:
+    return names[event.index]
+
+
+def serve(host: str = "127.0.0.1", port: int = 7860, **options: object):
+    """Builds and launches the page; returns what Gradio's `launch` returns."""
+    blocks = build()
+    return blocks.queue(default_concurrency_limit=2, max_size=16).launch(
+        server_name=host, server_port=port, share=False, quiet=True, show_error=True, max_file_size=_UPLOAD, run_history=False,
+        css=_CSS, footer_links=[], ssr_mode=False, theme=gr.themes.Soft(), **options,
+    )  # fmt: skip
