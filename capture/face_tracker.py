@@ -12,7 +12,7 @@ import numpy as np
 
 os.environ.setdefault("GLOG_minloglevel", "2")  # mediapipe's C++ side logs every start otherwise
 
-from capture.frame import FaceObservation, Frame  # noqa: E402
+from capture.frame import FaceObservation, Frame
 
 LANDMARKS = 478
 
@@ -42,8 +42,7 @@ class FaceMesh:
         result = self._mesh.process(np.ascontiguousarray(image))
         scale = np.array([width, height, width], np.float32)
         return [
-            np.array([(p.x, p.y, p.z) for p in face.landmark], np.float32) * scale
-            for face in result.multi_face_landmarks or ()
+            np.array([(p.x, p.y, p.z) for p in face.landmark], np.float32) * scale for face in result.multi_face_landmarks or ()
         ]
 
     def close(self) -> None:
@@ -90,9 +89,7 @@ class FaceTracker:
             self._seen[k] = (*outlines[i], frame.time)
         by_id = {k: faces[i] for i, k in owner.items()}
         blank = np.zeros((LANDMARKS, 3), np.float32)
-        return [
-            FaceObservation(k, k in by_id, by_id.get(k, blank), 1.0 if k in by_id else 0.0) for k in sorted(self._seen)
-        ]
+        return [FaceObservation(k, k in by_id, by_id.get(k, blank), 1.0 if k in by_id else 0.0) for k in sorted(self._seen)]
 
     def close(self) -> None:
         self._mesh.close()

@@ -60,7 +60,9 @@ class VideoReader:
             container = av.open(self.path, metadata_errors="ignore")
         except (FFmpegError, OSError, ValueError) as error:
             reason = str(getattr(error, "strerror", "") or error).split(":")[0]
-            raise MediaError(f"{self.path}: not a readable video ({reason}). Give a video or photo that opens elsewhere.") from None
+            raise MediaError(
+                f"{self.path}: not a readable video ({reason}). Give a video or photo that opens elsewhere."
+            ) from None
         if not container.streams.video:
             what = "only sound" if container.streams.audio else "nothing"
             container.close()
@@ -93,7 +95,9 @@ class VideoReader:
         turns = round((frame.rotation or 0) / 90) % 4
         if self._aspect != 1:
             width = max(1, round(image.shape[1] * self._aspect))
-            image = cv2.resize(image, (width, image.shape[0]), interpolation=cv2.INTER_AREA if self._aspect < 1 else cv2.INTER_LINEAR)
+            image = cv2.resize(
+                image, (width, image.shape[0]), interpolation=cv2.INTER_AREA if self._aspect < 1 else cv2.INTER_LINEAR
+            )
         if turns:
             image = np.ascontiguousarray(np.rot90(image, turns))
         return image

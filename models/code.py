@@ -41,14 +41,15 @@ class Person:
         detail: 478 x 3 metres in the head frame: where this person's landmarks lie beside the identity basis' reach.
         camera: of the shot.
         neutral: 52 expression values of this person's resting face (a resting mouth corner is rarely at 0).
-        neutral_gaze: (left, right) x (yaw, pitch) radians when looking straight ahead.
+        neutral_look: (left, right) x (yaw, pitch) radians in camera axes: where they mostly look, whichever way the head is
+            turned; (0, 0) is along the camera's axis towards the camera.
     """
 
     identity: np.ndarray
     detail: np.ndarray
     camera: Camera
     neutral: np.ndarray
-    neutral_gaze: np.ndarray
+    neutral_look: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -88,3 +88,25 @@ def rotation_of_gaze(gaze: np.ndarray) -> np.ndarray:
     """3 x 3: turns the straight look (0, 0, -1) by yaw (towards +x) and pitch (towards +y), radians."""
     (cy, cp), (sy, sp_) = np.cos(gaze), np.sin(gaze)
     return np.array([[cy, -sy * sp_, -sy * cp], [0, cp, -sp_], [sy, cy * sp_, cy * cp]])
+
+
+def angles_of_look(direction: np.ndarray) -> np.ndarray:
+    """... x 3 looks to ... x (yaw, pitch), radians: the inverse of `rotation_of_gaze` applied to (0, 0, -1)."""
+    x, y, z = direction[..., 0], direction[..., 1], direction[..., 2]
+    return np.stack([np.arctan2(x, -z), np.arctan2(y, np.hypot(x, z))], -1)
+
+
+def look_of_angles(angles: np.ndarray) -> np.ndarray:
+    """... x (yaw, pitch) to ... x 3 unit looks."""
+    yaw, pitch = angles[..., 0], angles[..., 1]
+    return np.stack([np.sin(yaw) * np.cos(pitch), np.sin(pitch), -np.cos(yaw) * np.cos(pitch)], -1)
+
+
+def look_in_camera(rotation: np.ndarray, gaze: np.ndarray) -> np.ndarray:
+    """(left, right) x (yaw, pitch) of a head's gaze in camera axes."""
+    return angles_of_look(look_of_angles(gaze) @ rotation.T)
+
+
+def gaze_in_head(rotation: np.ndarray, look: np.ndarray) -> np.ndarray:
+    """The inverse of `look_in_camera`."""
+    return angles_of_look(look_of_angles(look) @ rotation)

@@ -154,7 +154,13 @@ def run(command: Command) -> None:
     else:
         from pipeline.bench import bench, table
 
-        report = bench(load_prior(), _device(command.device), command.clip, command.source, int(_in_range("--frames", command.frames, 10, 100000)))
+        report = bench(
+            load_prior(),
+            _device(command.device),
+            command.clip,
+            command.source,
+            int(_in_range("--frames", command.frames, 10, 100000)),
+        )
         line = table(report)
     if command.json:
         write_json(command.json, report)

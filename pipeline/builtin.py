@@ -30,7 +30,7 @@ _SPEECH = (3.4, 6.3)
 def _bump(time: np.ndarray, start: float, rise: float, hold: float, fall: float) -> np.ndarray:
     up = np.clip((time - start) / rise, 0, 1)
     down = np.clip((time - start - rise - hold) / fall, 0, 1)
-    ease = lambda x: x * x * (3 - 2 * x)  # noqa: E731
+    ease = lambda x: x * x * (3 - 2 * x)
     return ease(up) * (1 - ease(down))
 
 
@@ -60,7 +60,7 @@ def builtin_performance(seed: int = 0) -> Performance:
         expression[:, _AT[f"mouthStretch{side}"]] += 0.25 * talking * (1 - rounding) * syllables
     expression = np.clip(expression, 0, 1)
 
-    wave = lambda *terms: sum(a * np.sin(2 * np.pi * times * f / _SECONDS + p) for a, f, p in terms)  # noqa: E731
+    wave = lambda *terms: sum(a * np.sin(2 * np.pi * times * f / _SECONDS + p) for a, f, p in terms)
     yaw = wave((0.14, 1, 0.0), (0.05, 3, 1.0), (0.02, 7, 2.0))
     pitch = wave((0.05, 2, 0.5), (0.03, 5, 0.0)) + 0.04 * talking * np.sin(2 * np.pi * 1.1 * times)
     roll = wave((0.05, 1, 1.5), (0.02, 4, 0.3))

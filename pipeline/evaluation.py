@@ -66,7 +66,9 @@ class ContactSheet:
 def _fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
     """The picture inside width x height, its own shape kept, black beside it."""
     scale = min(width / image.shape[1], height / image.shape[0])
-    small = cv2.resize(image, (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(
+        image, (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))), interpolation=cv2.INTER_AREA
+    )
     out = np.zeros((height, width, 3), np.uint8)
     y, x = (height - small.shape[0]) // 2, (width - small.shape[1]) // 2
     out[y : y + small.shape[0], x : x + small.shape[1]] = small
@@ -74,7 +76,10 @@ def _fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def evaluate(
-    clip: str, prior: AnnyPrior | None = None, listen: Listener = silent, sheet: str | Path | None = None,
+    clip: str,
+    prior: AnnyPrior | None = None,
+    listen: Listener = silent,
+    sheet: str | Path | None = None,
     device: DeviceChoice = "auto",
 ) -> dict:
     """Measures self-reenactment on a clip; returns the report.

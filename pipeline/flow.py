@@ -21,12 +21,12 @@ from pipeline.errors import Refusal
 from pipeline.performance import Performance
 from pipeline.progress import Listener, counted, silent
 from pipeline.retargeting import Gains, LossGuard, PoseMode, Retargeter
-from pipeline.source import Source, as_same_person, open_source, pick_person, prepare_source, view_feature
+from pipeline.source import Source, as_same_person, head_feature, mouth_feature, open_source, pick_person, prepare_source
 from pipeline.tracking import people_at_start, track
 
 AudioChoice = Literal["driver", "source", "none"]
-_SWITCH = 0.35  # a view is left only for one that is nearer by this much, so that textures don't flicker
-_CROSSFADE = 0.16  # seconds from one view to the next
+_HEAD_LEAD, _HEAD_SWITCH = 0.6, 0.2  # the whole picture changes with the view, so it is left late: at some 12 degrees
+_MOUTH_LEAD, _MOUTH_SWITCH = 0.12, 0.1
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,35 @@ class Settings:
     person: int = 0
     smoothing: float = 1.0
     device: DeviceChoice = "auto"
+
+
+class Chooser:
+    """Keeps to one of several pictures until another is clearly nearer, then goes over to it smoothly.
+
+    Args:
+        lead: how much nearer, in the feature's unit, another must be.
+        seconds: that going over takes.
+    """
+
+    def __init__(self, lead: float, seconds: float):
+        self._lead, self._seconds = lead, seconds
+        self._now: int | None = None
+        self._before: int | None = None
+        self._since = 0.0
+
+    def __call__(self, distances: list[float], time: float) -> list[tuple[int, float]]:
+        """[(number, share)] of one picture, or of two while going over; the shares sum to 1."""
+        best = int(np.argmin(distances))
+        if self._now is None:
+            self._now = best
+        if self._before is not None and time - self._since >= self._seconds:
+            self._before = None
+        if self._before is None and distances[best] < distances[self._now] - self._lead:
+            self._before, self._now, self._since = self._now, best, time
+        if self._before is None:
+            return [(self._now, 1.0)]
+        share = min(max((time - self._since) / self._seconds, 0.0), 1.0)
+        return [(self._now, share), (self._before, 1.0 - share)]
 
 
 class Reenactment:
@@ -55,14 +84,12 @@ class Reenactment:
         previous: goes on where this one stands (other settings, a better fit of the driver), without starting at rest.
         """
         self.source = source
-        self.retargeter = Retargeter(
-            source.person, driver, source.rest, reference, settings.pose, settings.gains, same_person
-        )
+        self.retargeter = Retargeter(source.person, driver, source.rest, reference, settings.pose, settings.gains, same_person)
         self.camera: Camera = self.retargeter.camera()
         goes_on = previous is not None and previous.source is source
         self._guard = previous._guard if goes_on else LossGuard()
-        self._view = previous._view if goes_on else 0
-        self._fade: tuple[int, float] | None = None
+        self._heads = previous._heads if goes_on else Chooser(_HEAD_LEAD, _HEAD_SWITCH)
+        self._mouths = previous._mouths if goes_on else Chooser(_MOUTH_LEAD, _MOUTH_SWITCH)
 
     def __call__(self, driver: FaceCode | None, time: float, plate: View | None = None) -> np.ndarray:
         """The output picture (H x W x 3 uint8 sRGB, the source's size).
@@ -74,40 +101,35 @@ class Reenactment:
         base = plate or self.source.views[0]
         wanted = None if driver is None else self.retargeter(driver, base.code)
         code = self._guard(wanted, self.retargeter.rest(base.code), time)
-        portrait = self.source.portrait
         if plate is not None:
-            mouth = self.source.views[self._nearest(code, time)[0]] if self.source.is_video else None
-            return portrait.render(plate, code, self.camera, mouth)
-        number, previous, share = self._nearest(code, time)
-        image = portrait.render(self.source.views[number], code, self.camera)
-        if previous is None:
-            return image
-        old = portrait.render(self.source.views[previous], code, self.camera)
-        return np.round(old + share * (image.astype(np.float32) - old)).astype(np.uint8)
-
-    def _nearest(self, code: FaceCode, time: float) -> tuple[int, int | None, float]:
-        """The view whose pose and mouth are nearest, the one it is being faded from, and how far the fade is."""
+            return self._render(plate, code, time)
         views = self.source.views
-        if len(views) == 1:
-            return 0, None, 1.0
-        wanted = view_feature(code)
-        distance = np.array([np.linalg.norm(view_feature(v.code) - wanted) for v in views])
-        best = int(np.argmin(distance))
-        if best != self._view and self._fade is None and distance[best] < distance[self._view] * (1 - _SWITCH):
-            self._fade, self._view = (self._view, time), best
-        if self._fade is not None:
-            share = (time - self._fade[1]) / _CROSSFADE
-            if share < 1:
-                return self._view, self._fade[0], max(share, 0.0)
-            self._fade = None
-        return self._view, None, 1.0
+        near = [float(np.linalg.norm(head_feature(v.code) - head_feature(code))) for v in views]
+        (number, share), *other = self._heads(near, time)
+        image = self._render(views[number], code, time)
+        for old, _ in other:
+            before = self._render(views[old], code, time)
+            image = np.round(before + share * (image.astype(np.float32) - before)).astype(np.uint8)
+        return image
+
+    def _render(self, view: View, code: FaceCode, time: float) -> np.ndarray:
+        bank = self.source.mouths
+        mouths = []
+        if bank:
+            wanted = mouth_feature(code)
+            near = [float(np.linalg.norm(mouth_feature(m.code) - wanted)) for m in (view, *bank)]
+            # number 0 is the view's own mouth, which needs no lending
+            mouths = [(bank[k - 1], share) for k, share in self._mouths(near, time) if k > 0]
+        return self.source.portrait.render(view, code, self.camera, mouths)
 
 
 def reference_code(driver: Performance) -> FaceCode:
     """The driver's code that stands for the source's own pose: the one nearest to the middle of the shot's poses."""
     seen = np.flatnonzero(driver.tracked)
     middle = np.median(driver.translation[seen], 0), np.median(driver.rotation[seen], 0)
-    away = np.linalg.norm(driver.translation[seen] - middle[0], axis=1) / 0.1 + np.abs(driver.rotation[seen] - middle[1]).sum((1, 2))
+    away = np.linalg.norm(driver.translation[seen] - middle[0], axis=1) / 0.1 + np.abs(driver.rotation[seen] - middle[1]).sum(
+        (1, 2)
+    )
     return driver.code(int(seen[np.argmin(away)]))
 
 
@@ -168,7 +190,9 @@ def _plates(prepared: Prepared) -> Iterator[View]:
     while True:
         for index, frame in enumerate(media):
             if index < len(source.performance):
-                yield source.portrait.view(frame.image, source.performance.code(index), None)
+                yield source.portrait.view(
+                    frame.image, source.performance.code(index), room=source.views[0].room, still=True, eyes_from=source.views[0]
+                )
 
 
 def reenact(

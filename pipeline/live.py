@@ -10,6 +10,7 @@ import numpy as np
 from capture.face_tracker import FaceTracker
 from capture.frame import FaceObservation, Frame
 from models.code import FaceCode, Person
+from models.head import look_in_camera
 from models.prior.face import AnnyPrior
 from pipeline.fitting import FrameFitter, LandmarkModel, inter_ocular
 from pipeline.flow import Reenactment, Settings
@@ -20,7 +21,7 @@ from pipeline.tracking import MISFIT, SMALLEST_FACE, Keyframes
 
 _LEARN_AT = (1, 12, 45, 150)  # frames seen after which the driver's shape and rest are fitted anew
 _KEYFRAMES = 16
-_GAZES = 300
+_LOOKS = 300
 
 
 class LiveDriver:
@@ -44,7 +45,7 @@ class LiveDriver:
         self.version = 0  # rises whenever person or reference change
         self._seen = 0
         self._keyframes = Keyframes(_KEYFRAMES)
-        self._gazes: list[np.ndarray] = []
+        self._looks: list[np.ndarray] = []
         self._fitter: FrameFitter | None = None
         self._smoother = CodeSmoother(self._strength)
         self._reference_landmarks: np.ndarray | None = None
@@ -61,7 +62,7 @@ class LiveDriver:
         assert self._fitter is not None
         code = self._fitter(seen.landmarks)
         error = np.linalg.norm(self._fitter.landmarks(code) - seen.landmarks[:, :2], axis=1).mean() / inter_ocular(seen.landmarks)
-        self._gazes = [*self._gazes[-_GAZES:], code.gaze]
+        self._looks = [*self._looks[-_LOOKS:], look_in_camera(code.rotation, code.gaze)]
         return self._smoother(replace(code, confidence=float(np.clip(1 - error / MISFIT, 0, 1))), frame.time)
 
     def _learn(self, landmarks: np.ndarray, frame: Frame) -> None:
@@ -81,11 +82,10 @@ class LiveDriver:
             self._pending = self._pool.submit(fit_person, *work)
 
     def _adopt(self, person: Person) -> None:
-        if self._gazes:
-            person = replace(person, neutral_gaze=np.median(self._gazes, 0))
-        self.person = person
-        self._fitter = frame_fitter(self._model, person)
         self.reference = frame_fitter(self._model, person)(self._reference_landmarks)
+        looks = self._looks or [look_in_camera(self.reference.rotation, self.reference.gaze)]
+        self.person = replace(person, neutral_look=np.median(looks, 0))
+        self._fitter = frame_fitter(self._model, self.person)
         self.version += 1
 
     def reenactment(self, source: Source, settings: Settings, current: Reenactment | None) -> Reenactment | None:
@@ -106,8 +106,7 @@ class LiveDriver:
 def rest_picture(source: Source) -> np.ndarray:
     """H x W x 3 uint8 sRGB: a source at rest, seen with no driver at all."""
     view = source.views[0]
-    rest = replace(view.code, expression=source.rest, gaze=source.person.neutral_gaze)
-    return source.portrait.render(view, rest)
+    return source.portrait.render(view, replace(view.code, expression=source.rest))
 
 
 class LiveLoop:

@@ -18,17 +18,17 @@ import numpy as np
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-import gradio as gr  # noqa: E402
+import gradio as gr
 
-from capture.errors import MediaError  # noqa: E402
-from capture.frame import Frame  # noqa: E402
-from models.prior.face import AnnyPrior, cache_folder, load_prior  # noqa: E402
-from pipeline.builtin import BUILTIN  # noqa: E402
-from pipeline.errors import Refusal  # noqa: E402
-from pipeline.flow import Settings, reenact  # noqa: E402
-from pipeline.live import LiveLoop, rest_picture  # noqa: E402
-from pipeline.retargeting import Gains  # noqa: E402
-from pipeline.source import Source, open_source, prepare_source  # noqa: E402
+from capture.errors import MediaError
+from capture.frame import Frame
+from models.prior.face import AnnyPrior, cache_folder, load_prior
+from pipeline.builtin import BUILTIN
+from pipeline.errors import Refusal
+from pipeline.flow import Settings, reenact
+from pipeline.live import LiveLoop, rest_picture
+from pipeline.retargeting import Gains
+from pipeline.source import Source, open_source, prepare_source
 
 log = logging.getLogger("understudy")
 _SHOW_VERSION = 2  # of the built-in show's film in the cache: raise it when its look changes
@@ -124,7 +124,9 @@ class Page:
         except (MediaError, Refusal) as error:
             raise gr.Error(_shown(error, name, driver), duration=12, print_exception=False) from None
         took = time.perf_counter() - start
-        words = f"{report['frames']} frames, {report['duration']:.1f} s, {report['width']}×{report['height']}, made in {took:.1f} s."
+        words = (
+            f"{report['frames']} frames, {report['duration']:.1f} s, {report['width']}×{report['height']}, made in {took:.1f} s."
+        )
         if report["lost_frames"]:
             words += f" The driver's face was lost in {report['lost_frames']} frames: the portrait held, then went to rest."
         return str(output), words
@@ -215,9 +217,7 @@ def build(prior: AnnyPrior | None = None) -> gr.Blocks:
                     format="jpeg", buttons=[],
                 )  # fmt: skip
             with gr.Column(scale=1, min_width=200):
-                upload = gr.File(
-                    label="Add a photo or video", file_types=["image", "video"], elem_id="source-upload", height=170
-                )
+                upload = gr.File(label="Add a photo or video", file_types=["image", "video"], elem_id="source-upload", height=170)
         with gr.Row():
             pose = gr.Radio(
                 [("added to the portrait's", "relative"), ("the driver's own", "absolute"), ("the portrait's", "off")],
@@ -240,7 +240,9 @@ def build(prior: AnnyPrior | None = None) -> gr.Blocks:
                         output = gr.Video(
                             show, label="Result", elem_id="video-output", autoplay=True, loop=True, interactive=False, height=440,
                         )  # fmt: skip
-                        status = gr.Markdown("The built-in portrait, performing the built-in performance.", elem_id="video-status")
+                        status = gr.Markdown(
+                            "The built-in portrait, performing the built-in performance.", elem_id="video-status"
+                        )
             with gr.Tab("Live", id="live"):
                 session = gr.State(None, time_to_live=1800, delete_callback=lambda s: s.close() if s else None)
                 with gr.Row():

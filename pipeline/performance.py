@@ -55,7 +55,7 @@ class Performance:
             name: np.ascontiguousarray(getattr(self, name), np.uint8 if name == "tracked" else np.float64)
             for name in ("times", "durations", "tracked", "expression", "rotation", "translation", "gaze", "confidence", "error")
         }
-        for name in ("identity", "detail", "neutral", "neutral_gaze"):
+        for name in ("identity", "detail", "neutral", "neutral_look"):
             tensors[f"person.{name}"] = np.ascontiguousarray(getattr(person, name), np.float64)
         camera = {"focal": person.camera.focal, "width": person.camera.width, "height": person.camera.height}
         path = Path(path)
@@ -77,7 +77,7 @@ class Performance:
         camera = Camera(**json.loads(metadata["camera"]))
         person = Person(
             tensors["person.identity"], tensors["person.detail"], camera, tensors["person.neutral"],
-            tensors["person.neutral_gaze"],
+            tensors["person.neutral_look"],
         )  # fmt: skip
         rest = {k: v for k, v in tensors.items() if not k.startswith("person.")}
         rest["tracked"] = rest["tracked"].astype(bool)

@@ -129,9 +129,7 @@ def write_overlay(output: str | Path, tracked: Tracked, prior: AnnyPrior, media:
 
     def drawn(index: int, image: np.ndarray) -> np.ndarray:
         people = [
-            (landmarks[k](index), bool(p.tracked[index]))
-            for k, p in tracked.performances.items()
-            if p.tracked[: index + 1].any()
+            (landmarks[k](index), bool(p.tracked[index])) for k, p in tracked.performances.items() if p.tracked[: index + 1].any()
         ]
         return draw_overlay(image, people)
 

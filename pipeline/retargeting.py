@@ -8,11 +8,13 @@ from typing import Literal
 import numpy as np
 
 from models.code import Camera, FaceCode, Person
+from models.head import gaze_in_head, look_in_camera
 from models.prior.face import EXPRESSIONS
 from pipeline.fitting import with_look
 from pipeline.smoothing import nearest_rotation
 
 PoseMode = Literal["relative", "absolute", "off"]
+_FARTHEST = np.array([0.75, 0.55])  # radians an eye turns in its head: yaw, pitch
 HOLD = 0.5  # seconds a lost face is held before the fade begins
 FADE = 0.7  # seconds of the fade to rest, and of the way back
 
@@ -64,7 +66,7 @@ def blend_codes(a: FaceCode, b: FaceCode, share: float) -> FaceCode:
         return a
     if share >= 1:
         return b
-    mix = lambda x, y: (1 - share) * x + share * y  # noqa: E731
+    mix = lambda x, y: (1 - share) * x + share * y
     return FaceCode(
         mix(a.expression, b.expression), nearest_rotation(mix(a.rotation, b.rotation)), mix(a.translation, b.translation),
         mix(a.gaze, b.gaze), mix(a.confidence, b.confidence),
@@ -102,7 +104,8 @@ class Retargeter:
 
     def rest(self, source: FaceCode) -> FaceCode:
         """The source at rest in its own pose: what is shown before the driver is seen and after they are lost for good."""
-        return replace(source, expression=self.source_rest, gaze=self.source.neutral_gaze)
+        gaze = gaze_in_head(source.rotation, self.source.neutral_look)
+        return replace(source, expression=with_look(self.source_rest, gaze), gaze=np.clip(gaze, -_FARTHEST, _FARTHEST))
 
     def __call__(self, driver: FaceCode, source: FaceCode) -> FaceCode:
         """The source's code for a driver's code; `source` is the code of the picture that is to move."""
@@ -110,17 +113,21 @@ class Retargeter:
         if self.same_person:
             expression = driver.expression
             around = rest_from
-            gaze = driver.gaze
-            straight = self.driver.neutral_gaze
         else:
             expression = carry_expression(driver.expression, rest_from, self.source_rest)
             around = self.source_rest
-            gaze = driver.gaze - self.driver.neutral_gaze + self.source.neutral_gaze
-            straight = self.source.neutral_gaze
         expression = np.clip(around + self.gains.of_expressions() * (expression - around), 0, 1)
-        gaze = np.clip(straight + self.gains.gaze * (gaze - straight), -0.9, 0.9)
         rotation, translation = self._pose(driver, source)
+        gaze = self._gaze(driver, rotation)
         return FaceCode(with_look(expression, gaze), rotation, translation, gaze, driver.confidence)
+
+    def _gaze(self, driver: FaceCode, rotation: np.ndarray) -> np.ndarray:
+        """Looks are carried over in camera axes: who meets the camera's eye does so with the head turned another way, too."""
+        if self.pose == "absolute" and self.gains.gaze == 1.0:
+            return driver.gaze
+        away = look_in_camera(driver.rotation, driver.gaze) - self.driver.neutral_look
+        gaze = gaze_in_head(rotation, self.source.neutral_look + self.gains.gaze * away)
+        return np.clip(gaze, -_FARTHEST, _FARTHEST)
 
     def _pose(self, driver: FaceCode, source: FaceCode) -> tuple[np.ndarray, np.ndarray]:
         if self.pose == "off":

@@ -14,8 +14,6 @@ from models.code import Camera, Person
 from pipeline.fitting import (
     _LOOK,
     EXPRESSION_SIGMA,
-    IRIS_LEFT,
-    IRIS_RIGHT,
     SIGMA,
     FrameFitter,
     LandmarkModel,
@@ -85,7 +83,9 @@ def fit_person(model: LandmarkModel, landmarks: np.ndarray, width: int, height: 
             g_o = own.T @ residual
             g_o[6:] += precision * (expressions[f] - expected)
             # expressions held at a bound do not move, so they take no part in the elimination
-            held = np.concatenate([np.zeros(6, bool), ((expressions[f] <= 0) & (g_o[6:] > 0)) | ((expressions[f] >= 1) & (g_o[6:] < 0))])
+            held = np.concatenate(
+                [np.zeros(6, bool), ((expressions[f] <= 0) & (g_o[6:] > 0)) | ((expressions[f] >= 1) & (g_o[6:] < 0))]
+            )
             free = np.flatnonzero(~held)
             h_so = common.T @ own
             solved = np.linalg.solve(h_oo[np.ix_(free, free)], np.concatenate([h_so[:, free].T, g_o[free, None]], 1))

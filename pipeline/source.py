@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,8 +12,9 @@ from capture.matte import selfie_matte
 from capture.media import Media, StillPicture, open_media
 from models.code import FaceCode, Person
 from models.head import Head
+from models.portrait.mouth import MouthView
 from models.portrait.render import Portrait, View
-from models.prior.face import AnnyPrior
+from models.prior.face import EXPRESSIONS, AnnyPrior
 from pipeline.builtin import BUILTIN, builtin_portrait
 from pipeline.errors import Refusal
 from pipeline.fitting import LandmarkModel, inter_ocular
@@ -22,8 +24,11 @@ from pipeline.retargeting import photo_rest
 from pipeline.shot import frame_fitter
 from pipeline.tracking import people_at_start, track
 
-VIEWS = 10  # source frames kept ready as textures
+VIEWS = 5  # source frames kept ready as textures, for the head turned this way and that
+MOUTHS = 32  # mouths kept from a source video
 SAME_PERSON = 0.0115  # of the inter-ocular distance: own first frames fit at most at 0.0104, others' at 0.0089 and up
+_MOUTH = slice(EXPRESSIONS.index("jawForward"), EXPRESSIONS.index("noseSneerLeft"))  # jaw and mouth lie together
+_LIDS = [EXPRESSIONS.index(f"eye{what}{side}") for what in ("Blink", "Squint", "Wide") for side in ("Left", "Right")]
 _SETTLED = 24  # steps for a single picture, which has nothing before it to start from
 
 
@@ -33,7 +38,8 @@ class Source:
 
     Attributes:
         portrait: renders them.
-        views: pictures of them, ready as textures; the first one is a photo's only one.
+        views: pictures of them, ready as textures; the first one, the calmest, is a photo's only one.
+        mouths: their mouth in many shapes, from a video's own frames.
         rest: 52, their resting expression.
         performance: of every source frame, for a video.
         landmarks: 478 x 3 of the first view's picture.
@@ -44,6 +50,7 @@ class Source:
     rest: np.ndarray
     performance: Performance
     landmarks: np.ndarray
+    mouths: list[MouthView] = field(default_factory=list)
 
     @property
     def person(self) -> Person:
@@ -68,15 +75,28 @@ def prepare_source(media: Media, prior: AnnyPrior, person_id: int = 0, listen: L
         code = performance.code(0)
         view = portrait.view(frame.image, code, selfie_matte(frame.image))
         return Source(portrait, [view], photo_rest(code), performance, tracked.keyframes[person_id][0])
-    chosen = _choose_views(performance)
-    views = []
+    calm = _calmest(performance)
+    poses = _spread(performance, head_feature, VIEWS, calm)
+    shapes = set(_spread(performance, mouth_feature, MOUTHS, calm))
+    open_eyed = _widest_eyed(performance, calm)
+    frames, mouths = {}, []
+    last = max(shapes.union(poses, [open_eyed]))
     for index, frame in enumerate(media):
-        if index in chosen:
-            views.append(portrait.view(frame.image, performance.code(index), selfie_matte(frame.image)))
-            listen("views", len(views), len(chosen))
-        if len(views) == len(chosen):
+        if index in poses or index == open_eyed:
+            frames[index] = frame.image
+        if index in shapes:
+            mouth = portrait.mouth(frame.image, performance.code(index))
+            mouths += [mouth] if mouth is not None else []
+        listen("views", min(index, last) + 1, last + 1)
+        if index >= last:
             break
-    return Source(portrait, views, performance.person.neutral, performance, tracked.keyframes[person_id][0])
+    room = mouth_room(mouths)
+    eyes = portrait.view(frames[open_eyed], performance.code(open_eyed), None, still=True)
+    views = [
+        portrait.view(frames[i], performance.code(i), selfie_matte(frames[i]), room=room, eyes_from=eyes)
+        for i in poses if i in frames
+    ]  # fmt: skip
+    return Source(portrait, views, performance.person.neutral, performance, tracked.keyframes[person_id][0], mouths)
 
 
 def open_source(path: str) -> Media:
@@ -124,21 +144,56 @@ def as_same_person(source: Source, driver: Person, prior: AnnyPrior, frame: Fram
     return Source(portrait, [view], person.neutral, performance, source.landmarks)
 
 
-def _choose_views(performance: Performance) -> set[int]:
-    """Numbers of the source frames that cover its poses and expressions best: farthest-point sampling from the calmest."""
+def mouth_room(mouths: list[MouthView]) -> tuple[int, int]:
+    """Height and width in which a source's mouths are lent; a much larger one (the head came near) is scaled down."""
+    if not mouths:
+        return 0, 0
+    height, width = np.median([m.patch.shape[:2] for m in mouths], 0)
+    return int(1.3 * height), int(1.3 * width)
+
+
+def _calmest(performance: Performance) -> int:
+    """Number of the frame nearest to rest, in a pose near the middle of the shot's."""
     seen = np.flatnonzero(performance.tracked)
     if len(seen) == 0:
-        return {0}
-    features = np.stack([view_feature(performance.code(i)) for i in seen])
-    calm = features - view_feature(replace(performance.code(int(seen[0])), expression=performance.person.neutral))
-    chosen = [int(np.argmin((calm**2).sum(1)))]
-    distance = ((features - features[chosen[0]]) ** 2).sum(1)
-    while len(chosen) < min(VIEWS, len(seen)):
-        chosen.append(int(np.argmax(distance)))
-        distance = np.minimum(distance, ((features - features[chosen[-1]]) ** 2).sum(1))
-    return {int(seen[i]) for i in chosen}
+        return 0
+    away = np.abs(performance.expression[seen] - performance.person.neutral).sum(1)
+    middle = np.median(performance.rotation[seen], 0)
+    away = away + 4 * np.linalg.norm(performance.rotation[seen] - middle, axis=(1, 2))
+    away = away + np.where(np.isfinite(performance.error[seen]), 30 * performance.error[seen], 0)
+    return int(seen[np.argmin(away)])
 
 
-def view_feature(code: FaceCode) -> np.ndarray:
-    """What makes two source frames interchangeable: where the head points, and what the mouth does. About 1 is far."""
-    return np.concatenate([3.0 * code.rotation[:, 2], code.expression[22:49] * 0.8])
+def _widest_eyed(performance: Performance, otherwise: int) -> int:
+    """Number of the frame that shows most of both eyeballs, from the front."""
+    seen = np.flatnonzero(performance.tracked)
+    if len(seen) == 0:
+        return otherwise
+    closed = performance.expression[seen][:, _LIDS] @ np.array([1, 1, 0.5, 0.5, -0.4, -0.4])
+    aside = np.abs(performance.gaze[seen]).mean((1, 2)) + np.arccos(np.clip(performance.rotation[seen, 2, 2], -1, 1))
+    return int(seen[np.argmin(closed + 1.5 * aside)])
+
+
+def _spread(performance: Performance, feature: Callable[[FaceCode], np.ndarray], count: int, first: int) -> list[int]:
+    """Numbers of the source frames that cover a feature best: farthest-point sampling from the first one."""
+    seen = np.flatnonzero(performance.tracked)
+    if len(seen) == 0:
+        return [first]
+    features = np.stack([feature(performance.code(int(i))) for i in seen])
+    chosen = [first]
+    distance = ((features - feature(performance.code(first))) ** 2).sum(1)
+    while len(chosen) < min(count, len(seen)) and distance.max() > 1e-6:
+        far = int(np.argmax(distance))
+        chosen.append(int(seen[far]))
+        distance = np.minimum(distance, ((features - features[far]) ** 2).sum(1))
+    return chosen
+
+
+def head_feature(code: FaceCode) -> np.ndarray:
+    """Where a head points; 1 is about 20 degrees."""
+    return 3.0 * code.rotation[:, 2]
+
+
+def mouth_feature(code: FaceCode) -> np.ndarray:
+    """What a mouth does, and a little of how it is seen."""
+    return np.concatenate([code.expression[_MOUTH], 1.0 * code.rotation[:, 2]])

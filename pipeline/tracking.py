@@ -13,6 +13,7 @@ import numpy as np
 from capture.face_tracker import LANDMARKS, FaceMesh, FaceTracker
 from capture.media import Media
 from models.code import Person
+from models.head import look_in_camera
 from models.prior.face import AnnyPrior
 from pipeline.errors import Refusal
 from pipeline.fitting import LandmarkModel, inter_ocular
@@ -199,5 +200,6 @@ def _perform(model, person: Person, one: _Track, times, durations, smoothing: fl
     held = seen[np.clip(np.searchsorted(seen, np.arange(count), side="right") - 1, 0, None)]
     for values in (rotation, translation, expression, gaze):
         values[:] = values[held]
-    person = replace(person, neutral_gaze=np.median(gaze[seen], 0))
+    looks = [look_in_camera(rotation[index], gaze[index]) for index in seen]
+    person = replace(person, neutral_look=np.median(looks, 0))
     return Performance(person, times, durations, tracked, expression, rotation, translation, gaze, confidence, error)

@@ -64,6 +64,7 @@ def eye_texture(
         profile[:first] = profile[first]
     rings = np.hypot(x, y) / (SIZE / 2) * _RINGS - 0.5
     fill = np.stack([np.interp(rings, np.arange(_RINGS), profile[:, c]) for c in range(3)], -1)
-    weight = cv2.GaussianBlur(cv2.erode(valid.astype(np.float32), np.ones((5, 5))), (0, 0), 2.0)[..., None]
-    weight = np.clip(weight * 1.5, 0, 1) * valid[..., None]
+    # eroded by more than the blur reaches, so that the picture's part ends softly
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (13, 13))
+    weight = cv2.GaussianBlur(cv2.erode(valid.astype(np.float32), kernel), (0, 0), 2.5)[..., None]
     return np.clip(colour * weight + fill * (1 - weight), 0, 65535).astype(np.uint16)

@@ -1,6 +1,6 @@
 """The inner loop of the portrait renderer: what colour each pixel gets, all in one pass over the picture.
 
-Convention: pictures are uint16 linear RGB on the way, uint8 sRGB at the end; positions are pixels with centres at
+Convention: pictures are float32 linear RGB of 65535 on the way, uint8 sRGB at the end; positions are pixels with centres at
 half-integers.
 """
 
@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit, prange
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, inline="always", fastmath=True)
 def _catmull_rom(t):
     t2, t3 = t * t, t * t * t
     return (
@@ -21,10 +21,23 @@ def _catmull_rom(t):
     )
 
 
-@njit(cache=True, nogil=True)
-def _sharp(canvas, x, y, rgb):
-    """Catmull-Rom sample of an H x W x 3 picture into rgb; clamped at the picture's edge."""
-    height, width = canvas.shape[0], canvas.shape[1]
+@njit(cache=True, nogil=True, inline="always", fastmath=True)
+def _channel(flat, at, stride, x0, x1, x2, x3, y0, y1, y2, y3):
+    """Sixteen neighbours of one channel, weighted; unsigned steps save the check for negative indices."""
+    second, third, fourth = np.uintp(3), np.uintp(6), np.uintp(9)
+    a = x0 * flat[at] + x1 * flat[at + second] + x2 * flat[at + third] + x3 * flat[at + fourth]
+    at = at + stride
+    b = x0 * flat[at] + x1 * flat[at + second] + x2 * flat[at + third] + x3 * flat[at + fourth]
+    at = at + stride
+    c = x0 * flat[at] + x1 * flat[at + second] + x2 * flat[at + third] + x3 * flat[at + fourth]
+    at = at + stride
+    d = x0 * flat[at] + x1 * flat[at + second] + x2 * flat[at + third] + x3 * flat[at + fourth]
+    return y0 * a + y1 * b + y2 * c + y3 * d
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _at_edge(canvas, height, width, x, y):
+    """`_sharp` where the sixteen neighbours reach over the edge: they are clamped to it."""
     fx, fy = x - np.float32(0.5), y - np.float32(0.5)
     ix, iy = int(np.floor(fx)), int(np.floor(fy))
     wx, wy = _catmull_rom(fx - np.float32(ix)), _catmull_rom(fy - np.float32(iy))
@@ -37,83 +50,93 @@ def _sharp(canvas, x, y, rgb):
             r += w * canvas[yy, xx, 0]
             g += w * canvas[yy, xx, 1]
             b += w * canvas[yy, xx, 2]
-    rgb[0], rgb[1], rgb[2] = r, g, b
+    return r, g, b
 
 
-@njit(cache=True, nogil=True)
-def _smooth(canvas, x, y, rgb):
-    """Bilinear sample, for what moves little or is filled in anyway."""
-    height, width = canvas.shape[0], canvas.shape[1]
-    fx = min(max(x - np.float32(0.5), np.float32(0)), np.float32(width - 1))
-    fy = min(max(y - np.float32(0.5), np.float32(0)), np.float32(height - 1))
-    ix, iy = min(int(fx), width - 2), min(int(fy), height - 2)
-    tx, ty = fx - np.float32(ix), fy - np.float32(iy)
-    one = np.float32(1.0)
-    for k in range(3):
-        top = canvas[iy, ix, k] * (one - tx) + canvas[iy, ix + 1, k] * tx
-        low = canvas[iy + 1, ix, k] * (one - tx) + canvas[iy + 1, ix + 1, k] * tx
-        rgb[k] = top * (one - ty) + low * ty
+@njit(cache=True, nogil=True, inline="always", fastmath=True)
+def _sharp(canvas, flat, height, width, x, y):
+    """(r, g, b): Catmull-Rom sample of the canvas' top left height x width pixels; `flat` is the canvas' memory."""
+    fx, fy = x - np.float32(0.5), y - np.float32(0.5)
+    ix, iy = int(np.floor(fx)), int(np.floor(fy))
+    if ix >= 1 and iy >= 1 and ix < width - 2 and iy < height - 2:
+        x0, x1, x2, x3 = _catmull_rom(fx - np.float32(ix))
+        y0, y1, y2, y3 = _catmull_rom(fy - np.float32(iy))
+        stride = np.uintp(3 * canvas.shape[1])
+        at = np.uintp(3 * ((iy - 1) * canvas.shape[1] + ix - 1))
+        red = _channel(flat, at, stride, x0, x1, x2, x3, y0, y1, y2, y3)
+        green = _channel(flat, at + np.uintp(1), stride, x0, x1, x2, x3, y0, y1, y2, y3)
+        blue = _channel(flat, at + np.uintp(2), stride, x0, x1, x2, x3, y0, y1, y2, y3)
+    else:
+        red, green, blue = _at_edge(canvas, height, width, x, y)
+    return red, green, blue
 
 
-@njit(parallel=True, cache=True, nogil=True)
-def shade(plate, warp, canvas, triangle, barycentric, triangles, attributes, encode, out):
+@njit(parallel=True, cache=True, nogil=True, fastmath=True)
+def shade(canvas, warp, matte, triangle, barycentric, triangles, attributes, encode, out):
     """Fills `out` (H x W x 3 uint8 sRGB).
 
     Args:
-        plate: H x W x 3 uint16, the whole picture that hair, neck and background are taken from.
+        canvas: Hc x Wc x 3 float32 (65535 is white): the plate, that is the whole source picture, at its top left, and the
+            textures of eyeballs, teeth and lent mouths around it.
         warp: H x W x 2 float32, where in the plate each pixel looks.
-        canvas: Hc x Wc x 3 uint16, the face's picture with the eyeballs' textures below it.
-        triangle, barycentric: fragments of the face mesh.
+        matte: Hp x Wp uint8, of the plate's size, 255 where it shows the person.
+        triangle, barycentric: fragments of the head mesh.
         triangles: T x 3 int32.
-        attributes: V x 11 float32: position in the canvas (2), trust in it, the mirrored vertex's position (2), trust in
-            that, own colour (3, of 65535), weight of the own colour where neither is trusted, opacity of the face layer.
+        attributes: V x (6 + 3 n) float32: own colour (3, of 65535), weight of the own colour where no slot is trusted, opacity
+            over the sheet, opacity behind the sheet's person but before its background; then n slots of position in the
+            canvas (2) and trust in it (1).
         encode: 65536 uint8, linear to sRGB.
     """
     height, width = out.shape[0], out.shape[1]
+    columns = attributes.shape[1]
+    tall, wide = canvas.shape[0], canvas.shape[1]
+    plate_tall, plate_wide = matte.shape[0], matte.shape[1]
+    flat = canvas.reshape(-1)
+    zero, half, one, little, most = np.float32(0), np.float32(0.5), np.float32(1), np.float32(1e-3), np.float32(65535)
     for y in prange(height):
-        rgb = np.empty(3, np.float32)
-        face = np.empty(3, np.float32)
-        a = np.empty(11, np.float32)
+        a = np.empty(columns, np.float32)
         for x in range(width):
             t = triangle[y, x]
-            opacity = np.float32(0.0)
+            u, v = warp[y, x, 0], warp[y, x, 1]
+            opacity, red, green, blue = zero, zero, zero, zero
             if t >= 0:
                 i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
                 wi, wj, wk = barycentric[y, x, 0], barycentric[y, x, 1], barycentric[y, x, 2]
-                for c in range(11):
+                for c in range(4, 6):
                     a[c] = wi * attributes[i, c] + wj * attributes[j, c] + wk * attributes[k, c]
-                opacity = min(a[10], np.float32(1.0))
+                opacity = min(a[4], one)
+                if a[5] > little and opacity < one:
+                    mx = min(max(int(u), 0), plate_wide - 1)
+                    my = min(max(int(v), 0), plate_tall - 1)
+                    opacity += (one - opacity) * min(a[5], one) * (one - np.float32(matte[my, mx]) * np.float32(1 / 255))
             if opacity < 0.996:
-                u, v = warp[y, x, 0], warp[y, x, 1]
                 if abs(u - x - np.float32(0.5)) < 0.01 and abs(v - y - np.float32(0.5)) < 0.01:
-                    for c in range(3):
-                        rgb[c] = plate[y, x, c]
+                    red, green, blue = canvas[y, x, 0], canvas[y, x, 1], canvas[y, x, 2]
                 else:
-                    _sharp(plate, u, v, rgb)
+                    red, green, blue = _sharp(canvas, flat, plate_tall, plate_wide, u, v)
             if opacity > 0.004:
-                own = max(np.float32(0.0), np.float32(1.0) - a[2] - a[5]) * a[9]
-                total = a[2] + a[5] + own
-                r, g, b = np.float32(0), np.float32(0), np.float32(0)
-                if total < 1e-3:  # nothing is trusted: the stretched source is still the best guess
-                    _smooth(canvas, a[0], a[1], face)
-                    r, g, b = face[0], face[1], face[2]
+                for c in range(columns):
+                    if c < 4 or c > 5:
+                        a[c] = wi * attributes[i, c] + wj * attributes[j, c] + wk * attributes[k, c]
+                total = zero
+                r, g, b = zero, zero, zero
+                for slot in range(6, columns, 3):
+                    trust = a[slot + 2]
+                    if trust > little:
+                        sr, sg, sb = _sharp(canvas, flat, tall, wide, a[slot], a[slot + 1])
+                        total += trust
+                        r, g, b = r + trust * sr, g + trust * sg, b + trust * sb
+                own = max(zero, one - total) * a[3]
+                total += own
+                if total < little:  # nothing is known: the stretched source is still the best guess
+                    r, g, b = _sharp(canvas, flat, tall, wide, a[6], a[7])
                 else:
-                    if a[2] > 1e-3:
-                        _sharp(canvas, a[0], a[1], face)
-                        r, g, b = a[2] * face[0], a[2] * face[1], a[2] * face[2]
-                    if a[5] > 1e-3:
-                        _smooth(canvas, a[3], a[4], face)
-                        r, g, b = r + a[5] * face[0], g + a[5] * face[1], b + a[5] * face[2]
-                    scale = np.float32(1.0) / total
-                    r, g, b = (r + own * a[6]) * scale, (g + own * a[7]) * scale, (b + own * a[8]) * scale
-                if opacity >= 0.996:
-                    rgb[0], rgb[1], rgb[2] = r, g, b
-                else:
-                    rgb[0] += opacity * (r - rgb[0])
-                    rgb[1] += opacity * (g - rgb[1])
-                    rgb[2] += opacity * (b - rgb[2])
-            for c in range(3):
-                out[y, x, c] = encode[int(min(max(rgb[c], np.float32(0)), np.float32(65535)) + np.float32(0.5))]
+                    scale = one / total
+                    r, g, b = (r + own * a[0]) * scale, (g + own * a[1]) * scale, (b + own * a[2]) * scale
+                red, green, blue = red + opacity * (r - red), green + opacity * (g - green), blue + opacity * (b - blue)
+            out[y, x, 0] = encode[int(min(max(red, zero), most) + half)]
+            out[y, x, 1] = encode[int(min(max(green, zero), most) + half)]
+            out[y, x, 2] = encode[int(min(max(blue, zero), most) + half)]
 
 
 @njit(cache=True, nogil=True)

@@ -20,6 +20,7 @@ KNOTS = 60  # along the longer side
 _NECK = np.array([[0.0, y, z] for y in (0.06, 0.11, 0.16, 0.21) for z in (-0.02, 0.02, 0.06, 0.10)])
 _NECK_TEMPERATURE = 0.004  # metres
 _CHIN = 152
+_PLANT = 0.4  # of the shorter side over which the torso's motion dies out towards the bottom edge
 _BORDER = 0.05  # of the shorter side: knots this near the picture's edge are held, so that no outside shows
 
 
@@ -57,7 +58,7 @@ class Surround:
     @classmethod
     def of(
         cls, matte: np.ndarray | None, fragments: Fragments, triangles: np.ndarray, skin: np.ndarray,
-        code: FaceCode, camera: Camera, chin: np.ndarray, eye_distance: float,
+        code: FaceCode, camera: Camera, chin: np.ndarray, eye_distance: float, content: tuple[int, int, int, int],
     ) -> Surround:  # fmt: skip
         """Lays the sheet over a picture.
 
@@ -67,6 +68,7 @@ class Surround:
             skin: T bool, triangles a knot may ride on (outer skin, not eyes or mouth).
             chin: 3, head frame.
             eye_distance: of the outer corners in the picture, pixels.
+            content: (left, top, right, bottom) of the picture without plain bars, which stay where they are.
         """
         height, width = fragments.triangle.shape
         step = max(width, height) / KNOTS
@@ -110,15 +112,20 @@ class Surround:
         below = ((ray * code.translation[2] - code.translation) @ code.rotation)[:, 1] - chin[1]
         head = 1 - _smoothstep(below / 0.085)
         fall = 1 - _smoothstep(outside[py, px] / reach)
-        edge = np.minimum.reduce([rest[:, 0], rest[:, 1], width - rest[:, 0], height - rest[:, 1]])
-        held = _smoothstep(edge / (_BORDER * min(width, height)))
+        sides = [rest[:, 0] - content[0], rest[:, 1] - content[1], content[2] - rest[:, 0]]
+        short = min(width, height)
+        held = _smoothstep(np.minimum.reduce([*sides, content[3] - rest[:, 1]]) / (_BORDER * short))
+        # the body is cut off at the bottom: it is drawn out over a long way rather than torn at the edge
+        planted = _smoothstep(np.minimum.reduce(sides) / (_BORDER * short)) * np.clip(
+            (content[3] - rest[:, 1]) / (_PLANT * short), 0, 1
+        )
         order = np.where(subject[py, px], 0.0, 1.0) + np.where(head > 0.5, 0.0, 0.3) + 0.5 * away / max(width, height)
         ride = np.exp(-((away / (0.22 * eye_distance)) ** 2))
         return cls(
             rest.astype(np.float32), cells, local.astype(np.float32),
             triangles[fragments.triangle.ravel()[nearest]],
             (fragments.barycentric.reshape(-1, 3)[nearest] * ride[:, None]).astype(np.float32),
-            (head * fall * held).astype(np.float32), ((1 - head) * fall * held).astype(np.float32),
+            (head * fall * held).astype(np.float32), ((1 - head) * fall * planted).astype(np.float32),
             order.astype(np.float32), float(code.translation[2]), (height, width),
         )  # fmt: skip
 

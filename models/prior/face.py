@@ -183,5 +183,3 @@ def bake_to(path: Path) -> None:
         os.replace(partial, path)
     finally:
         Path(partial).unlink(missing_ok=True)
-
-
