@@ -77,9 +77,9 @@ def bench(
     if len(driver) < 2 * _WARM:
         raise Refusal(f"{clip}: {len(driver)} frames, expected at least {2 * _WARM}. Give a longer clip.")
     if source is None:
-        ready = prepare_picture(builtin_portrait(), prior)
+        ready = prepare_picture(builtin_portrait(), prior, device=device)
     else:
-        ready = prepare_source(open_media(source), prior)
+        ready = prepare_source(open_media(source), prior, device=device)
     width, height = ready.person.camera.width, ready.person.camera.height
 
     mesh = FaceMesh()

@@ -153,7 +153,7 @@ def prepare(source: str, driver: str, settings: Settings, prior: AnnyPrior, list
     driver_media = None if driver == BUILTIN else open_media(driver)
     if driver_media is not None and driver_media.is_photo:
         raise Refusal(f"{driver}: a photo can't drive. Use a video, webcam:0 or `builtin` as the driver.")
-    ready = prepare_source(source_media, prior, listen=listen)
+    ready = prepare_source(source_media, prior, listen=listen, device=choose_device(settings.device))
     performance = builtin_performance() if driver_media is None else driver_performance(driver_media, settings, prior, listen)
     same = None
     if settings.pose == "absolute" and not ready.is_video:
@@ -206,7 +206,7 @@ def reenact(
     """
     prior = prior or load_prior()
     check_output(output)
-    choose_device(settings.device)
+    choose_device(settings.device)  # refused before any work
     prepared = prepare(source, driver, settings, prior, listen)
     camera = prepared.reenactment.camera
     sound = {"driver": prepared.driver_media, "source": prepared.source_media, "none": None}[settings.audio]

@@ -61,7 +61,9 @@ class Source:
         return len(self.performance) > 1
 
 
-def prepare_source(media: Media, prior: AnnyPrior, person_id: int = 0, listen: Listener = silent) -> Source:
+def prepare_source(
+    media: Media, prior: AnnyPrior, person_id: int = 0, listen: Listener = silent, device: str = "cpu"
+) -> Source:
     """Fits a photo or a video of the source person and makes its textures.
 
     Raises:
@@ -69,7 +71,7 @@ def prepare_source(media: Media, prior: AnnyPrior, person_id: int = 0, listen: L
     """
     tracked = track(media, prior, people=max(people_at_start(media), person_id + 1), smoothing=1.0, listen=listen)
     performance = pick_person(tracked.performances, person_id, media.path)
-    portrait = Portrait(Head(prior, performance.person))
+    portrait = Portrait(Head(prior, performance.person), device=device)
     if len(performance) == 1:
         frame = next(iter(media))
         code = performance.code(0)
@@ -104,9 +106,9 @@ def open_source(path: str) -> Media:
     return StillPicture(builtin_portrait(), BUILTIN) if path == BUILTIN else open_media(path)
 
 
-def prepare_picture(image: np.ndarray, prior: AnnyPrior, name: str = "the picture") -> Source:
+def prepare_picture(image: np.ndarray, prior: AnnyPrior, name: str = "the picture", device: str = "cpu") -> Source:
     """`prepare_source` for an H x W x 3 uint8 sRGB picture in memory."""
-    return prepare_source(StillPicture(image, name), prior)
+    return prepare_source(StillPicture(image, name), prior, device=device)
 
 
 def pick_person(performances: dict[int, Performance], person_id: int, path: str) -> Performance:
@@ -135,7 +137,7 @@ def as_same_person(source: Source, driver: Person, prior: AnnyPrior, frame: Fram
     error = np.linalg.norm(fitter.landmarks(code)[:468] - source.landmarks[:468, :2], axis=1).mean()
     if error / inter_ocular(source.landmarks) > SAME_PERSON:
         return None
-    portrait = Portrait(Head(prior, person), source.portrait.layer)
+    portrait = Portrait(Head(prior, person), source.portrait.layer, source.portrait.device)
     view = portrait.view(frame.image, code, selfie_matte(frame.image))
     performance = replace(
         source.performance, person=person, expression=code.expression[None], rotation=code.rotation[None],

@@ -49,7 +49,7 @@ def _smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
     return x * x * (3 - 2 * x)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
     """One picture of the person with its fit, prepared as a texture.
 
@@ -92,8 +92,17 @@ class _Seen:
 class Portrait:
     """Renders one person from views of them."""
 
-    def __init__(self, head: Head, layer: FaceLayer | None = None):
-        self.head = head
+    def __init__(self, head: Head, layer: FaceLayer | None = None, device: str = "cpu"):
+        """Args:
+        layer: constants that portraits of one prior can share.
+        device: `cpu` draws with numba, any other with torch on that device.
+        """
+        self.head, self.device = head, device
+        self._shader = None
+        if device != "cpu":
+            from models.portrait.shade_torch import TorchShader
+
+            self._shader = TorchShader(device)
         prior = head.prior
         self.layer = layer or FaceLayer.of(prior)
         numbers = [prior.regions.index(n) for n in ("skin", "lips", "eyelids", "ears", "scalp", "neck")]
@@ -288,6 +297,8 @@ class Portrait:
         if mouths and view.room[0]:
             attributes, canvas = self._lend(view, attributes, mouths)
         knots = view.surround.knots(shaped - view.shaped, view.code, code, source_camera, camera)
+        if self._shader is not None:
+            return self._render_on_device(view, canvas, projected, triangles, attributes, knots)
         warp = view.surround.warp(knots)
         out = _drawn(view, canvas, projected, triangles, attributes, warp)
         for box in self._fine_boxes(projected, width, height):
@@ -298,6 +309,22 @@ class Portrait:
             fine = _drawn(view, canvas, closer, triangles, attributes, looks)
             out[top:bottom, left:right] = cv2.resize(fine, size, interpolation=cv2.INTER_AREA)
         return out
+
+    def _render_on_device(self, view: View, canvas, projected, triangles, attributes, knots) -> np.ndarray:
+        """What `render` does from the knots on, by torch."""
+        from models.portrait.shade_torch import resized
+
+        shader, height, width = self._shader, *view.matte.shape
+        warp = shader.warp(view.surround, knots)
+        out = shader.draw(view, canvas, projected, triangles, attributes, warp, ENCODE)
+        for left, top, right, bottom in self._fine_boxes(projected, width, height):
+            closer = (projected - np.array([left, top, 0], np.float32)) * np.array([_FINER, _FINER, 1], np.float32)
+            part = warp[top:bottom, left:right]
+            looks = resized(part, _FINER * part.shape[0], _FINER * part.shape[1])
+            fine = shader.draw(view, canvas, closer, triangles, attributes, looks, ENCODE).float()
+            cells = fine.view(bottom - top, _FINER, right - left, _FINER, 3).mean((1, 3))
+            out[top:bottom, left:right] = (cells + 0.5).to(out.dtype)
+        return out.cpu().numpy()
 
     def _fine_boxes(self, projected: np.ndarray, width: int, height: int) -> list[tuple[int, int, int, int]]:
         """(left, top, right, bottom) of eyes and mouth, whose rims are drawn finer and averaged so that they don't crawl."""

@@ -7,6 +7,7 @@ by weights that change smoothly, so that nothing can tear; depth decides where t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -29,7 +30,16 @@ def _smoothstep(x: np.ndarray) -> np.ndarray:
     return x * x * (3 - 2 * x)
 
 
-@dataclass(frozen=True)
+@lru_cache(maxsize=8)
+def _grid(height: int, width: int) -> np.ndarray:
+    """H x W x 2 float32 positions of the pixels' centres."""
+    y, x = np.mgrid[:height, :width].astype(np.float32) + np.float32(0.5)
+    grid = np.stack([x, y], -1)
+    grid.flags.writeable = False
+    return grid
+
+
+@dataclass(frozen=True, eq=False)
 class Surround:
     """The sheet of one source picture.
 
@@ -159,8 +169,7 @@ class Surround:
         points = np.concatenate([knots * scale, 1 + 1e-3 * self.order[:, None]], 1)
         fragments = rasterise(points, self.cells, *half)
         coarse = interpolate(fragments, self.cells, self.rest)
-        empty = fragments.triangle < 0
-        if empty.any():
-            y, x = np.nonzero(empty)
-            coarse[y, x] = np.stack([x + 0.5, y + 0.5], 1) / scale
-        return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+        # the motion is enlarged, not the positions, which would be bent at the picture's edge
+        coarse -= _grid(*half) / scale
+        coarse[fragments.triangle < 0] = 0
+        return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR) + _grid(height, width)

@@ -15,7 +15,10 @@ from models.prior.synthetic import render_head
 
 LANDMARKS = 478
 INNER_LIPS = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 95, 88, 178, 87, 14, 317, 402, 318, 324)
+# inner lips without the corners, where the jaw moves both
+_MIDDLE_LIPS = (80, 81, 82, 13, 312, 311, 310, 88, 178, 87, 14, 317, 402, 318)
 _OUTSIDE = [REGIONS.index(n) for n in ("skin", "lips", "eyelids", "ears", "scalp", "neck")]
+_DROP = 0.012  # metres that the lower lip falls with jawOpen and the upper one does not
 _SIZE, _FOCAL, _DISTANCE = 640, 1300.0, 0.75
 _EXPRESSIONS = (
     {},
@@ -91,6 +94,9 @@ def embed_landmarks(
     """
     rng = np.random.default_rng(seed)
     triangles, mean = prior["triangles"], prior["mean"]
+    # closed lips touch, so being near does not tell them apart; whether a surface drops with the jaw does
+    drops = prior["expression"][names.index("jawOpen")][triangles].mean(1)[:, 1] > _DROP
+    sides: list[list[bool]] = [[] for _ in range(LANDMARKS)]
     found: list[list[np.ndarray]] = [[] for _ in range(LANDMARKS)]
     for person in range(identities):
         shape = mean + (np.tensordot(rng.normal(0, 0.7, len(prior["identity"])), prior["identity"], 1) if person else 0)
@@ -112,12 +118,16 @@ def embed_landmarks(
                     if hit is not None:
                         corners = mean[triangles[fragments.triangle[hit]]]
                         found[k].append(fragments.barycentric[hit] @ corners)
+                        sides[k].append(bool(drops[fragments.triangle[hit]]))
     if min(map(len, found)) < 5:
         raise RuntimeError("the tracker found too few rendered heads to embed its landmarks; reinstall mediapipe==0.10.21")
     chosen_triangle, chosen_bary = np.zeros(LANDMARKS, np.int32), np.zeros((LANDMARKS, 3), np.float32)
     for k in range(LANDMARKS):
         allowed = [REGIONS.index("eyeballs")] if k >= 468 else _OUTSIDE
-        candidates = np.flatnonzero(np.isin(prior["region"], allowed))
+        usable = np.isin(prior["region"], allowed)
+        if k in _MIDDLE_LIPS:
+            usable &= drops == (np.mean(sides[k]) > 0.5)
+        candidates = np.flatnonzero(usable)
         index, bary = closest_on_surface(_geometric_median(np.array(found[k])), mean[triangles[candidates]])
         chosen_triangle[k], chosen_bary[k] = candidates[index], bary
     return chosen_triangle, chosen_bary

@@ -1,0 +1,73 @@
+"""People keep their numbers."""
+
+import numpy as np
+import pytest
+
+from capture.face_tracker import FaceTracker
+from capture.frame import Frame
+
+
+def face(x: float, y: float = 100.0, size: float = 60.0) -> np.ndarray:
+    rng = np.random.default_rng(3)
+    points = rng.uniform(-0.5, 0.5, (478, 3)).astype(np.float32) * size
+    return points + np.array([x, y, 0], np.float32)
+
+
+class Script:
+    """Stands in for the mesh: says which faces each frame shows."""
+
+    def __init__(self, frames):
+        self.frames = iter(frames)
+
+    def __call__(self, image):
+        return next(self.frames)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def play(monkeypatch):
+    def run(frames, rate: float = 30.0):
+        tracker = FaceTracker.__new__(FaceTracker)
+        tracker._mesh, tracker._seen, tracker._next = Script(frames), {}, 0
+        blank = np.zeros((200, 400, 3), np.uint8)
+        return [tracker(Frame(blank, i / rate)) for i in range(len(frames))]
+
+    return run
+
+
+def where(observations) -> dict[int, float]:
+    return {o.id: float(o.landmarks[:468, 0].mean()) for o in observations if o.found}
+
+
+def test_two_people_keep_their_ids_whatever_order_they_come_in(play):
+    frames = [[face(100), face(300)] if i % 2 else [face(300), face(100)] for i in range(10)]
+    told = [where(o) for o in play(frames)]
+    assert all(abs(t[0] - told[0][0]) < 2 and abs(t[1] - told[0][1]) < 2 for t in told)
+
+
+def test_a_person_lost_for_a_moment_comes_back_as_themselves(play):
+    frames = [[face(100), face(300)]] * 5 + [[face(300)]] * 10 + [[face(100), face(300)]] * 5
+    told = [where(o) for o in play(frames)]
+    assert set(told[7]) == {k for k, x in told[0].items() if x > 200}
+    assert told[-1] == pytest.approx(told[0], abs=2)
+
+
+def test_the_largest_face_is_number_zero(play):
+    first = play([[face(100, size=40), face(300, size=90)]])[0]
+    assert where(first)[0] > 200
+
+
+def test_a_lost_face_is_a_value(play):
+    last = play([[face(100)], []])[1]
+    assert len(last) == 1 and not last[0].found and last[0].confidence == 0
+
+
+def test_a_synthetic_head_is_found(synthetic):
+    head = synthetic()
+    code = head.code()
+    with FaceTracker() as tracker:
+        seen = tracker(Frame(head.picture(code)))
+    assert seen and seen[0].found
+    assert np.abs(seen[0].landmarks[:468, :2].mean(0) - 256).max() < 60
