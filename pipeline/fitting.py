@@ -144,11 +144,15 @@ def jacobian(points, expression_basis, rotation, translation, focal, cx, cy):
 
 @njit(cache=True, nogil=True)
 def _bounded_step(hessian, gradient, values):
-    """The step that minimises the quadratic while values + step of the expressions stays in [0, 1]: an active set."""
+    """The step that minimises the quadratic while values + step of the expressions stays in [0, 1].
+
+    Block principal pivoting (Portugal, Judice & Vicente 1994): all that leave the bounds are held at them, all that are held
+    and would rather come back are let go, until neither happens.
+    """
     size = gradient.shape[0]
     step = np.zeros(size)
     fixed = np.zeros(size, np.bool_)
-    for _ in range(8):
+    for turn in range(12):
         free = np.nonzero(~fixed)[0]
         count = free.shape[0]
         a, b = np.empty((count, count)), np.empty(count)
@@ -164,14 +168,25 @@ def _bounded_step(hessian, gradient, values):
         for i in range(count):
             k = free[i]
             step[k] = solved[i]
-            if k >= 6:
-                new = values[k - 6] + solved[i]
+        for k in range(6, size):
+            if fixed[k]:
+                slope = gradient[k]
+                for j in range(size):
+                    slope += hessian[k, j] * step[j]
+                at_low = values[k - 6] + step[k] < 0.5
+                if turn < 9 and ((at_low and slope < -1e-9) or (not at_low and slope > 1e-9)):
+                    fixed[k] = False
+                    again = True
+            else:
+                new = values[k - 6] + step[k]
                 if new < 0.0 or new > 1.0:
                     step[k] = (0.0 if new < 0.0 else 1.0) - values[k - 6]
                     fixed[k] = True
                     again = True
         if not again:
             break
+    for k in range(6, size):  # the turns may run out
+        step[k] = min(max(step[k], -values[k - 6]), 1.0 - values[k - 6])
     return step
 
 
@@ -296,5 +311,7 @@ class FrameFitter:
         points = neutral + (code.expression @ self.model.flat_expression).reshape(-1, 3)
         for side, first in ((0, IRIS_LEFT), (1, IRIS_RIGHT)):
             ring = slice(first, first + 5)
+            straight = self._eyes[side] + np.array([0, 0, -self.model.iris[side]])
+            points[ring] += straight - points[first]
             points[ring] = (points[ring] - self._eyes[side]) @ rotation_of_gaze(code.gaze[side]).T + self._eyes[side]
         return self.person.camera.project(points @ code.rotation.T + code.translation)[:, :2]

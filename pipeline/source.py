@@ -61,9 +61,7 @@ class Source:
         return len(self.performance) > 1
 
 
-def prepare_source(
-    media: Media, prior: AnnyPrior, person_id: int = 0, listen: Listener = silent, device: str = "cpu"
-) -> Source:
+def prepare_source(media: Media, prior: AnnyPrior, person_id: int = 0, listen: Listener = silent, device: str = "cpu") -> Source:
     """Fits a photo or a video of the source person and makes its textures.
 
     Raises:

@@ -87,9 +87,7 @@ class TorchShader:
         scale = torch.tensor([half[1] / width, half[0] / height], device=self.device)
         kept = self._kept.setdefault(surround, {})
         if not kept:
-            kept.update(
-                rest=self._send(surround.rest), cells=self._send(surround.cells).long(), order=self._send(surround.order)
-            )
+            kept.update(rest=self._send(surround.rest), cells=self._send(surround.cells).long(), order=self._send(surround.order))
         points = torch.cat([self._send(knots) * scale, 1 + 1e-3 * kept["order"][:, None]], 1)
         triangle, barycentric, _ = rasterise(points, kept["cells"], *half)
         coarse = interpolate(triangle, barycentric, kept["cells"], kept["rest"])

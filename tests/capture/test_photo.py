@@ -62,7 +62,9 @@ def test_linear_pictures_are_encoded(tmp_path):
     linear = np.full((8, 8, 3), 0.2140, np.float32)  # sRGB 0.5
     cv2.imwrite(str(tmp_path / "a.hdr"), linear)
     assert np.abs(read_photo(tmp_path / "a.hdr").image.astype(int) - 128).max() <= 1
-    OpenEXR.File({"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}, {"RGB": linear}).write(str(tmp_path / "a.exr"))
+    OpenEXR.File({"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}, {"RGB": linear}).write(
+        str(tmp_path / "a.exr")
+    )
     assert np.abs(read_photo(tmp_path / "a.exr").image.astype(int) - 128).max() <= 1
 
 
