@@ -1,7 +1,7 @@
 """The web page: a Video tab and a Live tab over the same flow as the command line.
 
 Elements with stable ids, for whoever drives the page from outside: source-gallery, source-upload, video-driver, video-start,
-video-output, video-status, live-camera, live-start, live-output, live-latency, live-neutral.
+video-output, video-status, live-camera, live-start, live-stop, live-output, live-latency, live-neutral.
 """
 
 from __future__ import annotations
@@ -38,24 +38,40 @@ _LIVE_VISITORS = 2  # at once; two cores carry no more
 _LIVE_SIDE = 720  # longest side of a live picture
 _CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}, "frameRate": {"ideal": 30}}}
 _CSS = """
-.gradio-container {max-width: 1180px !important; margin: auto}
-#source-gallery {min-height: 130px}
+.gradio-container {max-width: 1180px !important; min-width: 0 !important; margin: auto}
+#source-gallery {min-height: 130px; min-width: 0}
+#source-gallery .grid-container {grid-template-columns: repeat(auto-fill, 110px) !important; grid-auto-flow: row; min-width: 0}
 #live-latency {min-height: 1.5em}
 @media (max-width: 640px) { .gradio-container {padding: 6px !important} }
 """
-# one button that works Gradio's own camera controls: opens the camera, waits for its picture, starts; the second click stops
+# the page's own buttons work Gradio's camera controls: start opens the camera, waits for its picture and begins to stream
 _START = """
 async () => {
   const root = document.querySelector('#live-camera');
   const wait = ms => new Promise(done => setTimeout(done, ms));
-  const control = () => root.querySelector('.button-wrap button');
+  if (!navigator.mediaDevices) {
+    document.querySelector('#live-latency').innerText =
+      'This browser gives no camera here: open the page as http://localhost or over https, or use the Video tab.';
+    return;
+  }
   const access = root.querySelector('[title="grant webcam access"] button');
   if (access) access.click();
   for (let i = 0; i < 300; i++) {
+    const begin = root.querySelector('.button-wrap [title="start recording"]');
     const video = root.querySelector('video');
-    if (control() && video && video.readyState >= 2 && video.videoWidth > 0) { control().click(); return; }
+    if (root.querySelector('.button-wrap [title="stop recording"]')) return;
+    if (begin && video && video.readyState >= 2 && video.videoWidth > 0) { begin.closest('button').click(); return; }
     await wait(50);
   }
+}
+"""
+_STOP = """
+() => {
+  const root = document.querySelector('#live-camera');
+  const end = root.querySelector('.button-wrap [title="stop recording"]');
+  if (end) end.closest('button').click();
+  const video = root.querySelector('video');
+  if (video && video.srcObject) video.srcObject.getTracks().forEach(track => track.stop());
 }
 """
 
@@ -109,7 +125,7 @@ class Page:
         names = [*names, file]
         return names, gallery_items(names), file
 
-    def reenact(self, name: str, driver: str | None, pose: str, gain: float, audio: str, person: float, progress=gr.Progress()):  # noqa: B008
+    def reenact(self, name: str, driver: str | None, pose: str, gain: float, audio: str, person: float, progress=gr.Progress()):
         """The Video tab's button."""
         output = Path(gr.utils.get_upload_folder() or cache_folder()) / f"reenacted-{time.time_ns()}.mp4"
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -166,6 +182,13 @@ class Page:
         return f"{rate:.0f} frames a second, {median:.0f} ms a frame here (p95 {late:.0f}), {seen}"
 
     @staticmethod
+    def stopped(session: LiveSession | None):
+        """Frees the visitor's live loop, and lets the camera's controls start afresh."""
+        if session is not None:
+            session.close()
+        return gr.update(visible=True, value=None), None, "The camera is off. Press start and allow the camera."
+
+    @staticmethod
     def neutral(session: LiveSession | None):
         """Meets the driver afresh: the next frame stands for the portrait's own pose."""
         if session is not None:
@@ -209,10 +232,11 @@ def build(prior: AnnyPrior | None = None) -> gr.Blocks:
         gr.Markdown("# Understudy\nOne person's performance drives another person's picture.")
         names = gr.State([BUILTIN])
         chosen = gr.State(BUILTIN)
+        gr.Markdown("**Who is moved:** choose a portrait, or add your own photo or video.")
         with gr.Row(equal_height=True):
             with gr.Column(scale=3, min_width=280):
                 gallery = gr.Gallery(
-                    gallery_items([BUILTIN]), label="Who is moved: choose a portrait", elem_id="source-gallery", columns=6,
+                    gallery_items([BUILTIN]), label="Who is moved: choose a portrait", show_label=False, elem_id="source-gallery", columns=6,
                     fit_columns=False, height=170, allow_preview=False, selected_index=0, object_fit="contain", interactive=False,
                     format="jpeg", buttons=[],
                 )  # fmt: skip
@@ -252,7 +276,8 @@ def build(prior: AnnyPrior | None = None) -> gr.Blocks:
                             webcam_options=gr.WebcamOptions(mirror=False, constraints=_CAMERA), height=380,
                         )  # fmt: skip
                         with gr.Row():
-                            go = gr.Button("Start / stop", variant="primary", elem_id="live-start")
+                            go = gr.Button("Start", variant="primary", elem_id="live-start", min_width=90)
+                            halt = gr.Button("Stop", elem_id="live-stop", min_width=90)
                             neutral = gr.Button("This is my neutral face", elem_id="live-neutral")
                     with gr.Column(min_width=280):
                         picture = gr.Image(
@@ -271,6 +296,10 @@ def build(prior: AnnyPrior | None = None) -> gr.Blocks:
             concurrency_limit=_LIVE_VISITORS, show_progress="hidden", time_limit=None, api_visibility="private",
         )  # fmt: skip
         go.click(None, js=_START)
+        # hidden and shown again, Gradio's camera starts afresh; its own stop keeps the device open
+        halt.click(None, js=_STOP).then(lambda: gr.update(visible=False), None, camera, show_progress="hidden").then(
+            page.stopped, [session], [camera, session, latency], show_progress="hidden"
+        )
         neutral.click(page.neutral, [session], [session], show_progress="hidden")
     return blocks
 

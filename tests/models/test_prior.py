@@ -42,7 +42,7 @@ def test_left_and_right_expressions_mirror_each_other(prior):
 
 def test_expressions_move_what_their_names_say(prior):
     points = prior.at_landmarks(prior.mean)
-    gap = lambda values: np.linalg.norm(  # noqa: E731
+    gap = lambda values: np.linalg.norm(
         (points + prior.at_landmarks(np.tensordot(values, prior.expression, 1)))[[13, 159, 386]]
         - (points + prior.at_landmarks(np.tensordot(values, prior.expression, 1)))[[14, 145, 374]], axis=1,
     )  # fmt: skip

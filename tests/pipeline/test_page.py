@@ -1,0 +1,147 @@
+"""The page in a real browser, with a fake camera that shows a synthetic head talking."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tests.conftest import Synthetic, expression, turned, write_clip
+
+pytestmark = pytest.mark.browser
+ROOT = Path(__file__).resolve().parents[2]
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def performer(prior) -> list[np.ndarray]:
+    """Two seconds of a head that opens its mouth wide, and closes it."""
+    head = Synthetic(prior, 2, 320, 400.0)
+    jaws = [0.7 if (i // 12) % 2 else 0.0 for i in range(48)]
+    pictures = {j: head.picture(head.code(expression(jawOpen=j), turned(0.05))) for j in set(jaws)}
+    return [pictures[j] for j in jaws]
+
+
+@pytest.fixture(scope="module")
+def camera(performer, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("camera") / "fake.mjpeg"
+    with av.open(str(path), "w", format="mjpeg") as file:
+        stream = file.add_stream("mjpeg", rate=24)
+        stream.width = stream.height = 320
+        stream.pix_fmt = "yuvj420p"
+        for picture in performer:
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuvj420p")
+            for packet in stream.encode(frame):
+                file.mux(packet)
+        for packet in stream.encode():
+            file.mux(packet)
+    return path
+
+
+@pytest.fixture(scope="module")
+def address():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen([sys.executable, "demo.py", "--port", str(port)], cwd=ROOT)
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(url, timeout=5).read()
+                break
+            except OSError:
+                assert server.poll() is None, "the page ended"
+                time.sleep(0.5)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.fixture
+def page(address, camera):
+    from playwright.sync_api import sync_playwright
+
+    errors: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=[*FLAGS, f"--use-file-for-fake-video-capture={camera}"]
+        )
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda e: errors.append(str(e)))
+        page.goto(address)
+        page.wait_for_selector("#video-output video", timeout=60_000)
+        yield page
+        browser.close()
+    assert not errors
+
+
+def wait_until(check, seconds: float = 60.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = check()
+        if value:
+            return value
+        time.sleep(0.2)
+    raise AssertionError("did not happen in time")
+
+
+def test_the_built_in_portrait_is_already_performing(page):
+    state = "() => { const v = document.querySelector('#video-output video'); return [v.paused, v.currentTime, v.videoWidth] }"
+    wait_until(lambda: page.evaluate(state)[1] > 0.2)
+    before = page.evaluate(state)
+    time.sleep(1)
+    after = page.evaluate(state)
+    assert not after[0] and after[1] != before[1] and after[2] == 512
+
+
+def test_it_fits_a_narrow_screen(page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    for tab in ("Live", "Video"):
+        page.get_by_role("tab", name=tab).click()
+        time.sleep(0.5)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_driving_video_gives_a_result(page, performer, tmp_path):
+    clip = write_clip(tmp_path / "driver.mp4", performer[:24], rate=24)
+    first = page.evaluate("document.querySelector('#video-output video').currentSrc")
+    page.set_input_files("#video-driver input[type=file]", str(clip))
+    page.wait_for_selector("#video-driver video", timeout=30_000)
+    page.click("#video-start")
+    wait_until(lambda: "24 frames" in page.inner_text("#video-status"), 120)
+    wait_until(lambda: page.evaluate("document.querySelector('#video-output video')?.currentSrc") != first)
+
+
+def test_a_video_without_a_face_is_refused_in_words(page, tmp_path):
+    clip = write_clip(tmp_path / "plain.mp4", [np.full((120, 160, 3), 90, np.uint8)] * 8)
+    page.set_input_files("#video-driver input[type=file]", str(clip))
+    page.wait_for_selector("#video-driver video", timeout=30_000)
+    page.click("#video-start")
+    wait_until(lambda: "no face found in plain.mp4" in page.inner_text("body"), 60)
+
+
+def test_live_starts_follows_the_mouth_and_frees_the_camera(page):
+    page.get_by_role("tab", name="Live").click()
+    page.click("#live-start")
+    wait_until(lambda: "face seen" in page.inner_text("#live-latency"), 90)
+    shown = set()
+    wait_until(lambda: shown.add(page.get_attribute("#live-output img", "src")) or len(shown) > 6, 60)
+    page.evaluate("() => { window.kept = document.querySelector('#live-camera video').srcObject.getTracks() }")
+    page.click("#live-stop")
+    wait_until(lambda: page.evaluate("window.kept.every(track => track.readyState === 'ended')"), 10)
+    wait_until(lambda: "camera is off" in page.inner_text("#live-latency"), 20)
+    page.click("#live-start")  # and starts again
+    wait_until(lambda: "face seen" in page.inner_text("#live-latency"), 90)
