@@ -24,6 +24,7 @@ class FaceMesh:
     people: int = 1
     still: bool = False
     minimum_confidence: float = 0.5
+    turns: int = 0  # quarter turns to the left that bring the picture's faces upright: the detector misses upside-down ones
 
     def __post_init__(self) -> None:
         import mediapipe
@@ -38,15 +39,22 @@ class FaceMesh:
 
     def __call__(self, image: np.ndarray) -> list[np.ndarray]:
         """478 x 3 float32 landmarks in pixels of every face found in an H x W x 3 uint8 sRGB picture."""
-        height, width = image.shape[:2]
-        result = self._mesh.process(np.ascontiguousarray(image))
+        upright = np.ascontiguousarray(np.rot90(image, self.turns))
+        height, width = upright.shape[:2]
+        result = self._mesh.process(upright)
         scale = np.array([width, height, width], np.float32)
-        return [
-            np.array([(p.x, p.y, p.z) for p in face.landmark], np.float32) * scale for face in result.multi_face_landmarks or ()
-        ]
+        faces = [np.array([(p.x, p.y, p.z) for p in face.landmark], np.float32) for face in result.multi_face_landmarks or ()]
+        return [_turned_back(face * scale, self.turns, *image.shape[:2]) for face in faces]
 
     def close(self) -> None:
         self._mesh.close()
+
+
+def _turned_back(points: np.ndarray, turns: int, height: int, width: int) -> np.ndarray:
+    """Landmarks of a picture that was turned `turns` quarters to the left, in the H x W picture before."""
+    x, y, z = points.T
+    x, y = ((x, y), (width - y, x), (width - x, height - y), (y, height - x))[turns % 4]
+    return np.stack([x, y, z], 1)
 
 
 _FORGET_AFTER = 1.0  # seconds a lost person keeps their number for the taking
@@ -56,8 +64,8 @@ _REACH = 0.8  # of the face's width that a face may jump between frames and stil
 class FaceTracker:
     """Follows up to `people` faces; each keeps its id through losses shorter than a second."""
 
-    def __init__(self, people: int = 1, still: bool = False):
-        self._mesh = FaceMesh(people, still)
+    def __init__(self, people: int = 1, still: bool = False, turns: int = 0):
+        self._mesh = FaceMesh(people, still, turns=turns)
         self._seen: dict[int, tuple[np.ndarray, float, float]] = {}  # id: centre, width, time
         self._next = 0
 

@@ -181,7 +181,7 @@ def _track(command: Track) -> tuple[dict, str]:
     from pipeline.flow import check_output
     from pipeline.progress import TerminalProgress
     from pipeline.report import check_writable, track_report, write_overlay
-    from pipeline.tracking import MOST_PEOPLE, track
+    from pipeline.tracking import track
 
     _in_range("--smoothing", command.smoothing, 0, 10)
     output = Path(command.output)
@@ -193,7 +193,7 @@ def _track(command: Track) -> tuple[dict, str]:
         check_photo_output(command.preview) if media.is_photo else check_output(command.preview)
     prior = load_prior()
     with TerminalProgress() as progress:
-        tracked = track(media, prior, people=MOST_PEOPLE, smoothing=command.smoothing, listen=progress)
+        tracked = track(media, prior, people=2, smoothing=command.smoothing, listen=progress)
         report = track_report(tracked, prior, media)
         if command.preview:
             write_overlay(command.preview, tracked, prior, media, progress)

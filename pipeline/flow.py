@@ -22,7 +22,7 @@ from pipeline.performance import Performance
 from pipeline.progress import Listener, counted, silent
 from pipeline.retargeting import Gains, LossGuard, PoseMode, Retargeter
 from pipeline.source import Source, as_same_person, head_feature, mouth_feature, open_source, pick_person, prepare_source
-from pipeline.tracking import people_at_start, track
+from pipeline.tracking import track
 
 AudioChoice = Literal["driver", "source", "none"]
 _HEAD_LEAD, _HEAD_SWITCH = 0.6, 0.2  # the whole picture changes with the view, so it is left late: at some 12 degrees
@@ -168,8 +168,7 @@ def prepare(source: str, driver: str, settings: Settings, prior: AnnyPrior, list
 
 def driver_performance(media: Media, settings: Settings, prior: AnnyPrior, listen: Listener = silent) -> Performance:
     """The chosen person's performance in a driving video."""
-    people = max(people_at_start(media), settings.person + 1)
-    tracked = track(media, prior, people=people, smoothing=settings.smoothing, listen=listen)
+    tracked = track(media, prior, people=settings.person + 1, smoothing=settings.smoothing, listen=listen)
     return pick_person(tracked.performances, settings.person, media.path)
 
 

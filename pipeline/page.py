@@ -236,8 +236,9 @@ def build(prior: AnnyPrior | None = None) -> gr.Blocks:
         with gr.Row(equal_height=True):
             with gr.Column(scale=3, min_width=280):
                 gallery = gr.Gallery(
-                    gallery_items([BUILTIN]), label="Who is moved: choose a portrait", show_label=False, elem_id="source-gallery", columns=6,
-                    fit_columns=False, height=170, allow_preview=False, selected_index=0, object_fit="contain", interactive=False,
+                    gallery_items([BUILTIN]), label="Who is moved: choose a portrait", show_label=False,
+                    elem_id="source-gallery", columns=6, fit_columns=False, height=170,
+                    allow_preview=False, selected_index=0, object_fit="contain", interactive=False,
                     format="jpeg", buttons=[],
                 )  # fmt: skip
             with gr.Column(scale=1, min_width=200):
@@ -253,8 +254,9 @@ def build(prior: AnnyPrior | None = None) -> gr.Blocks:
                 with gr.Row():
                     with gr.Column(min_width=280):
                         driver = gr.Video(
-                            label="Who performs: a driving video (empty: the built-in performance)", sources=["upload", "webcam"],
-                            elem_id="video-driver", webcam_options=gr.WebcamOptions(mirror=False, constraints=_CAMERA), height=380,
+                            label="Who performs: a driving video (empty: the built-in performance)",
+                            sources=["upload", "webcam"], elem_id="video-driver",
+                            webcam_options=gr.WebcamOptions(mirror=False, constraints=_CAMERA), height=380,
                         )  # fmt: skip
                         with gr.Row():
                             audio = gr.Radio(["driver", "source", "none"], value="driver", label="Sound", elem_id="audio")

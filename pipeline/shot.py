@@ -57,7 +57,6 @@ def fit_person(model: LandmarkModel, landmarks: np.ndarray, width: int, height: 
     expressions = np.zeros((frames, 52))
     rest = np.zeros(52)
     iris = model.iris
-    shared = len(identity) + 1
     basis_i = model.identity.reshape(len(identity), -1)
     for step in range(steps):
         neutral = model.mean + (identity @ basis_i).reshape(points, 3)

@@ -22,7 +22,7 @@ from pipeline.performance import Performance
 from pipeline.progress import Listener, silent
 from pipeline.retargeting import photo_rest
 from pipeline.shot import frame_fitter
-from pipeline.tracking import people_at_start, track
+from pipeline.tracking import track
 
 VIEWS = 5  # source frames kept ready as textures, for the head turned this way and that
 MOUTHS = 32  # mouths kept from a source video
@@ -67,7 +67,7 @@ def prepare_source(media: Media, prior: AnnyPrior, person_id: int = 0, listen: L
     Raises:
         Refusal: where no (or not that) face is found.
     """
-    tracked = track(media, prior, people=max(people_at_start(media), person_id + 1), smoothing=1.0, listen=listen)
+    tracked = track(media, prior, people=person_id + 1, smoothing=1.0, listen=listen)
     performance = pick_person(tracked.performances, person_id, media.path)
     portrait = Portrait(Head(prior, performance.person), device=device)
     if len(performance) == 1:

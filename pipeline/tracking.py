@@ -31,17 +31,19 @@ MOST_PEOPLE = 20  # followed at once
 _LOOKS = 10  # frames at the start that are searched for everyone
 
 
-def people_at_start(media: Media, most: int = MOST_PEOPLE) -> int:
-    """How many faces the first frame that shows any shows; 0 where none of the first ten does."""
+def people_at_start(media: Media, most: int = MOST_PEOPLE) -> tuple[int, int]:
+    """How many faces the first frame that shows any shows (0 where none of the first ten does), and `FaceMesh.turns`."""
     finder = FaceMesh(most, still=True)
     try:
-        for _, frame in zip(range(_LOOKS), media):
-            faces = finder(frame.image)
-            if faces:
-                return len(faces)
+        for turns in (0, 2, 1, 3):
+            finder.turns = turns
+            for _, frame in zip(range(_LOOKS), media):
+                faces = finder(frame.image)
+                if faces:
+                    return len(faces), turns
     finally:
         finder.close()
-    return 0
+    return 0, 0
 
 
 class Keyframes:
@@ -128,7 +130,7 @@ def track(
     """Tracks a whole shot and fits everyone in it.
 
     Args:
-        people: how many at most are followed.
+        people: how many are followed at least, where they are there; everyone in the first frames is.
         smoothing: strength of the two-sided filter; 0 leaves the fits as they are.
         person: fit the frames of everyone as this person instead of estimating them.
 
@@ -137,7 +139,8 @@ def track(
     """
     tracks: dict[int, _Track] = {}
     times, durations = [], []
-    with FaceTracker(people, still=media.is_photo) as tracker:
+    there, turns = people_at_start(media)
+    with FaceTracker(max(there, people), media.is_photo, turns) as tracker:
         for frame in counted(media, "track", media.frame_count_estimate, listen):
             for seen in tracker(frame):
                 if seen.id not in tracks:

@@ -37,7 +37,10 @@ LENGTH_CLIPS = (
     "driver/driver_male_singing_dark_outdoor_25fps_480_audio.mp4", "odd/rotated_90_metadata.mp4",
 )  # fmt: skip
 CROSS = (
-    ("portrait/photo_man_moustache_colourised_375x500.jpg", "driver/driver_male_singing_dark_outdoor_25fps_480_audio.mp4", "relative"),
+    (
+        "portrait/photo_man_moustache_colourised_375x500.jpg", "driver/driver_male_singing_dark_outdoor_25fps_480_audio.mp4",
+        "relative",
+    ),
     ("builtin", "driver/driver_female_frowns_gaze_30fps_512.mp4", "relative"),
     ("face/speech_female_blue_30fps_700_audio.mp4", "driver/driver_male_mouth_wide_30fps_480.mp4", "relative"),
     ("portrait/painting_mona_lisa_720x1280.jpg", "driver/driver_female_winks_30fps_480.mp4", "relative"),

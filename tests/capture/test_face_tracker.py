@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
-from capture.face_tracker import FaceTracker
+from capture.face_tracker import FaceTracker, _turned_back
 from capture.frame import Frame
+from capture.media import StillPicture, open_media
+from pipeline.builtin import builtin_portrait
+from pipeline.tracking import people_at_start
 
 
 def face(x: float, y: float = 100.0, size: float = 60.0) -> np.ndarray:
@@ -71,3 +74,33 @@ def test_a_synthetic_head_is_found(synthetic):
         seen = tracker(Frame(head.picture(code)))
     assert seen and seen[0].found
     assert np.abs(seen[0].landmarks[:468, :2].mean(0) - 256).max() < 60
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_landmarks_of_a_turned_picture_come_back_to_their_place(turns):
+    image = np.zeros((40, 60), np.uint8)
+    image[7, 11] = 1
+    y, x = np.argwhere(np.rot90(image, turns))[0]
+    back = _turned_back(np.array([[x + 0.5, y + 0.5, 3.0]], np.float32), turns, 40, 60)
+    assert np.allclose(back, [[11.5, 7.5, 3]])
+
+
+@pytest.mark.parametrize("turns", [0, 1, 3])
+def test_a_face_on_its_side_is_found(turns):
+    upright = np.ascontiguousarray(builtin_portrait()[:256, 96:352])
+    picture = np.ascontiguousarray(np.rot90(upright, -turns))
+    count, found = people_at_start(StillPicture(picture, "turned"))
+    assert count == 1
+    with FaceTracker(still=True, turns=found) as tracker:
+        seen = tracker(Frame(picture))[0].landmarks[[33, 263, 152], :2]
+    with FaceTracker(still=True) as tracker:
+        straight = tracker(Frame(upright))[0].landmarks[[33, 263, 152], :2]
+    x, y = straight.T - 128
+    back = {0: (x, y), 1: (-y, x), 3: (y, -x)}[turns]
+    assert np.abs(seen - 128 - np.stack(back, 1)).max() < 5
+
+
+@pytest.mark.media
+def test_a_face_on_its_head_is_found(media):
+    media = open_media(media / "odd/exif_orientation_3.jpg")
+    assert people_at_start(media) == (1, 2)
