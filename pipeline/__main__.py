@@ -133,7 +133,8 @@ def run(command: Command) -> None:
         check_output(command.output)
         with TerminalProgress() as progress:
             report = reenact(command.source, command.driver, command.output, settings, prior=load_prior(), listen=progress)
-        line = f"{report['output']}: {report['frames']} frames, {report['duration']:.2f} s, {report['width']}x{report['height']}"
+        size = f"{report['width']}x{report['height']}"
+        line = f"{report['output']}: {_count(report['frames'], 'frame')}, {report['duration']:.2f} s, {size}"
         if report["lost_frames"]:
             line += f", the driver's face was lost in {report['lost_frames']}"
     elif isinstance(command, Track):
@@ -165,6 +166,10 @@ def run(command: Command) -> None:
     if command.json:
         write_json(command.json, report)
     print(line)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _device(value: str) -> DeviceChoice:
@@ -201,7 +206,7 @@ def _track(command: Track) -> tuple[dict, str]:
         performance.save(output if number == 0 else output.with_suffix(f".{k}.safetensors"))
     people = len(tracked.performances)
     line = (
-        f"{output}: {people} {'person' if people == 1 else 'people'}, {len(tracked.times)} frames, "
+        f"{output}: {people} {'person' if people == 1 else 'people'}, {_count(len(tracked.times), 'frame')}, "
         f"landmark error {report['mean_landmark_error_percent']:.2f} % of the inter-ocular distance"
     )
     return report, line

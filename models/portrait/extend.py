@@ -10,6 +10,7 @@ from scipy.sparse.linalg import factorized
 from models.prior.synthetic import vertex_normals
 
 _MOST_HAIR = 0.05  # metres
+_SHADED = 0.75  # the back of a head gets less light than its front
 _PULL = 4.0  # weight of a seen colour against its neighbours'
 
 
@@ -50,7 +51,7 @@ def hair_colour(plate: np.ndarray, matte: np.ndarray, head: np.ndarray, top: flo
     over = (matte > 0.9) & ~cv2.dilate(head.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
     over[int(max(top, 0)) :] = False
     over[:, : columns.min()] = over[:, columns.max() :] = False
-    return np.median(plate[over], 0) if over.sum() >= 30 else None
+    return _SHADED * np.median(plate[over], 0) if over.sum() >= 30 else None
 
 
 def hair_offsets(

@@ -22,6 +22,7 @@ _NECK = np.array([[0.0, y, z] for y in (0.06, 0.11, 0.16, 0.21) for z in (-0.02,
 _NECK_TEMPERATURE = 0.004  # metres
 _CHIN = 152
 _PLANT = 0.4  # of the shorter side over which the torso's motion dies out towards the bottom edge
+_EASE = 2.5  # knots over which the background's motion is evened out
 _BORDER = 0.05  # of the shorter side: knots this near the picture's edge are held, so that no outside shows
 
 
@@ -120,7 +121,9 @@ class Surround:
         # how far below the chin the nearest bit of the person is, along the head's own axis
         ray = np.stack([(sx - width / 2) / camera.focal, (sy - height / 2) / camera.focal, np.ones(len(sx))], 1)
         below = ((ray * code.translation[2] - code.translation) @ code.rotation)[:, 1] - chin[1]
-        head = 1 - _smoothstep(below / 0.085)
+        # the neck turns with the head over its length; what stands beside it, a collar or shoulders, hardly does
+        beside = np.clip(away / (0.3 * eye_distance), 0, 1)
+        head = 1 - _smoothstep((below + 0.02 * beside) / (0.085 - 0.045 * beside))
         fall = 1 - _smoothstep(outside[py, px] / reach)
         sides = [rest[:, 0] - content[0], rest[:, 1] - content[1], content[2] - rest[:, 0]]
         short = min(width, height)
@@ -129,13 +132,18 @@ class Surround:
         planted = _smoothstep(np.minimum.reduce(sides) / (_BORDER * short)) * np.clip(
             (content[3] - rest[:, 1]) / (_PLANT * short), 0, 1
         )
+        head_share, torso_share = head * fall * held, (1 - head) * fall * planted
+        # beside the neck the nearest bit of the person jumps from hair to collar: what lies behind them must not
+        for share in (head_share, torso_share):
+            smooth = cv2.GaussianBlur(share.reshape(rows, columns), (0, 0), _EASE, borderType=cv2.BORDER_REPLICATE).ravel()
+            share[:] = np.where(subject[py, px], share, smooth * np.minimum(held, 1))
         order = np.where(subject[py, px], 0.0, 1.0) + np.where(head > 0.5, 0.0, 0.3) + 0.5 * away / max(width, height)
         ride = np.exp(-((away / (0.22 * eye_distance)) ** 2))
         return cls(
             rest.astype(np.float32), cells, local.astype(np.float32),
             triangles[fragments.triangle.ravel()[nearest]],
             (fragments.barycentric.reshape(-1, 3)[nearest] * ride[:, None]).astype(np.float32),
-            (head * fall * held).astype(np.float32), ((1 - head) * fall * planted).astype(np.float32),
+            head_share.astype(np.float32), torso_share.astype(np.float32),
             order.astype(np.float32), float(code.translation[2]), (height, width),
         )  # fmt: skip
 
