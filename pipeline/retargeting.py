@@ -14,7 +14,7 @@ from pipeline.fitting import with_look
 from pipeline.smoothing import nearest_rotation
 
 PoseMode = Literal["relative", "absolute", "off"]
-_FARTHEST = np.array([0.75, 0.55])  # radians an eye turns in its head: yaw, pitch
+_FARTHEST = np.array([0.65, 0.42])  # radians an eye turns in its head: yaw, pitch
 HOLD = 0.5  # seconds a lost face is held before the fade begins
 FADE = 0.7  # seconds of the fade to rest, and of the way back
 
