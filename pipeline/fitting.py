@@ -217,7 +217,7 @@ def _fit_frame(
         translation = translation + step[3:6]
         translation[2] = max(translation[2], 0.05)
         expression = expression + step[6:]
-        if np.abs(step[:6]).max() < 1e-5 and np.abs(step[6:]).max() < 1e-3:
+        if np.abs(step[:6]).max() < 2e-4 and np.abs(step[6:]).max() < 0.02:  # below what the tracker can tell
             break
     return rotation, translation, expression
 
@@ -262,7 +262,7 @@ class FrameFitter:
 
     model: LandmarkModel
     person: Person
-    steps: int = 4
+    steps: int = 2
     steadiness: float = 0.25  # weight of the last frame's expression beside the prior
 
     def __post_init__(self) -> None:

@@ -299,14 +299,14 @@ class Portrait:
         knots = view.surround.knots(shaped - view.shaped, view.code, code, source_camera, camera)
         if self._shader is not None:
             return self._render_on_device(view, canvas, projected, triangles, attributes, knots)
-        warp = view.surround.warp(knots)
-        out = _drawn(view, canvas, projected, triangles, attributes, warp)
+        motion = view.surround.motion(knots)
+        out = _drawn(view, canvas, projected, triangles, attributes, motion, (0, 0, 1))
         for box in self._fine_boxes(projected, width, height):
             left, top, right, bottom = box
             size = right - left, bottom - top
             closer = (projected - np.array([left, top, 0], np.float32)) * np.array([_FINER, _FINER, 1], np.float32)
-            looks = cv2.resize(warp[top:bottom, left:right], None, fx=_FINER, fy=_FINER, interpolation=cv2.INTER_LINEAR)
-            fine = _drawn(view, canvas, closer, triangles, attributes, looks)
+            part = cv2.resize(motion[top:bottom, left:right], None, fx=_FINER, fy=_FINER, interpolation=cv2.INTER_LINEAR)
+            fine = _drawn(view, canvas, closer, triangles, attributes, part, (left, top, _FINER))
             out[top:bottom, left:right] = cv2.resize(fine, size, interpolation=cv2.INTER_AREA)
         return out
 
@@ -315,13 +315,12 @@ class Portrait:
         from models.portrait.shade_torch import resized
 
         shader, height, width = self._shader, *view.matte.shape
-        warp = shader.warp(view.surround, knots)
-        out = shader.draw(view, canvas, projected, triangles, attributes, warp, ENCODE)
+        motion = shader.motion(view.surround, knots)
+        out = shader.draw(view, canvas, projected, triangles, attributes, motion, (0, 0, 1), ENCODE)
         for left, top, right, bottom in self._fine_boxes(projected, width, height):
             closer = (projected - np.array([left, top, 0], np.float32)) * np.array([_FINER, _FINER, 1], np.float32)
-            part = warp[top:bottom, left:right]
-            looks = resized(part, _FINER * part.shape[0], _FINER * part.shape[1])
-            fine = shader.draw(view, canvas, closer, triangles, attributes, looks, ENCODE).float()
+            part = resized(motion[top:bottom, left:right], _FINER * (bottom - top), _FINER * (right - left))
+            fine = shader.draw(view, canvas, closer, triangles, attributes, part, (left, top, _FINER), ENCODE).float()
             cells = fine.view(bottom - top, _FINER, right - left, _FINER, 3).mean((1, 3))
             out[top:bottom, left:right] = (cells + 0.5).to(out.dtype)
         return out.cpu().numpy()
@@ -367,13 +366,14 @@ class Portrait:
         return np.concatenate([attributes, *slots], 1), canvas
 
 
-def _drawn(view: View, canvas, projected, triangles, attributes, warp) -> np.ndarray:
-    """Rasterises and shades into a picture of the warp's size."""
-    height, width = warp.shape[:2]
+def _drawn(view: View, canvas, projected, triangles, attributes, motion, place: tuple[float, float, float]) -> np.ndarray:
+    """Rasterises and shades into a picture of the motion's size; `place` as in `shade`."""
+    height, width = motion.shape[:2]
     fragments = rasterise(projected, triangles, height, width)
     out = np.empty((height, width, 3), np.uint8)
     shade(
-        canvas, warp, view.matte, fragments.triangle, fragments.barycentric, triangles, attributes, ENCODE, out
+        canvas, motion, np.array(place, np.float32), view.matte, fragments.triangle, fragments.barycentric, triangles, attributes,
+        ENCODE, out,
     )  # fmt: skip
     return out
 

@@ -72,13 +72,15 @@ def _sharp(canvas, flat, height, width, x, y):
 
 
 @njit(parallel=True, cache=True, nogil=True, fastmath=True)
-def shade(canvas, warp, matte, triangle, barycentric, triangles, attributes, encode, out):
+def shade(canvas, motion, place, matte, triangle, barycentric, triangles, attributes, encode, out):
     """Fills `out` (H x W x 3 uint8 sRGB).
 
     Args:
         canvas: Hc x Wc x 3 float32 (65535 is white): the plate, that is the whole source picture, at its top left, and the
             textures of eyeballs, teeth and lent mouths around it.
-        warp: H x W x 2 float32, where in the plate each pixel looks.
+        motion: H x W x 2 float32, how far from its own place in the plate each pixel looks.
+        place: 3 float32: where in the plate the picture's top left corner lies (x, y), and how many of its pixels make one of
+            the plate's.
         matte: Hp x Wp uint8, of the plate's size, 255 where it shows the person.
         triangle, barycentric: fragments of the head mesh.
         triangles: T x 3 int32.
@@ -92,12 +94,16 @@ def shade(canvas, warp, matte, triangle, barycentric, triangles, attributes, enc
     tall, wide = canvas.shape[0], canvas.shape[1]
     plate_tall, plate_wide = matte.shape[0], matte.shape[1]
     flat = canvas.reshape(-1)
+    step = np.float32(1.0) / place[2]
+    whole = place[0] == 0 and place[1] == 0 and place[2] == 1
     zero, half, one, little, most = np.float32(0), np.float32(0.5), np.float32(1), np.float32(1e-3), np.float32(65535)
     for y in prange(height):
         a = np.empty(columns, np.float32)
         for x in range(width):
             t = triangle[y, x]
-            u, v = warp[y, x, 0], warp[y, x, 1]
+            du, dv = motion[y, x, 0], motion[y, x, 1]
+            u = (np.float32(x) + half) * step + place[0] + du
+            v = (np.float32(y) + half) * step + place[1] + dv
             opacity, red, green, blue = zero, zero, zero, zero
             if t >= 0:
                 i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
@@ -110,7 +116,7 @@ def shade(canvas, warp, matte, triangle, barycentric, triangles, attributes, enc
                     my = min(max(int(v), 0), plate_tall - 1)
                     opacity += (one - opacity) * min(a[5], one) * (one - np.float32(matte[my, mx]) * np.float32(1 / 255))
             if opacity < 0.996:
-                if abs(u - x - np.float32(0.5)) < 0.01 and abs(v - y - np.float32(0.5)) < 0.01:
+                if whole and abs(du) < 0.01 and abs(dv) < 0.01:
                     red, green, blue = canvas[y, x, 0], canvas[y, x, 1], canvas[y, x, 2]
                 else:
                     red, green, blue = _sharp(canvas, flat, plate_tall, plate_wide, u, v)

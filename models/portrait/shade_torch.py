@@ -1,4 +1,4 @@
-"""`models.portrait.shade` and the sheet's warp in plain torch: the oracle of the CPU's version, and the CUDA path.
+"""`models.portrait.shade` and the sheet's motion in plain torch: the oracle of the CPU's version, and the CUDA path.
 
 Nothing is compiled on the user's machine. A view's pictures are sent to the device once and kept while the view lives.
 """
@@ -34,13 +34,14 @@ def catmull_rom(canvas: Tensor, position: Tensor, height: int, width: int) -> Te
 
 
 def shade(
-    canvas: Tensor, warp: Tensor, matte: Tensor, triangle: Tensor, barycentric: Tensor, triangles: Tensor, attributes: Tensor,
-    encode: Tensor,
+    canvas: Tensor, motion: Tensor, place: tuple[float, float, float], matte: Tensor, triangle: Tensor, barycentric: Tensor,
+    triangles: Tensor, attributes: Tensor, encode: Tensor,
 ) -> Tensor:  # fmt: skip
     """H x W x 3 uint8 sRGB; arguments as `models.portrait.shade.shade` describes them."""
     height, width = triangle.shape
     tall, wide = matte.shape
-    look = warp.reshape(-1, 2)
+    look = (grid(height, width, canvas.device) / place[2] + motion).reshape(-1, 2)
+    look = look + torch.tensor(place[:2], dtype=look.dtype, device=look.device)
     out = catmull_rom(canvas, look, tall, wide)
     hit = (triangle.reshape(-1) >= 0).nonzero()[:, 0]
     a = interpolate(triangle, barycentric, triangles, attributes).reshape(height * width, -1)[hit]
@@ -80,8 +81,8 @@ class TorchShader:
             self._constants[key] = array, self._send(array)
         return self._constants[key][1]
 
-    def warp(self, surround, knots: np.ndarray) -> Tensor:
-        """H x W x 2, as `Surround.warp`."""
+    def motion(self, surround, knots: np.ndarray) -> Tensor:
+        """H x W x 2, as `Surround.motion`."""
         height, width = surround.shape
         half = (height + 1) // 2, (width + 1) // 2
         scale = torch.tensor([half[1] / width, half[0] / height], device=self.device)
@@ -90,23 +91,22 @@ class TorchShader:
             kept.update(rest=self._send(surround.rest), cells=self._send(surround.cells).long(), order=self._send(surround.order))
         points = torch.cat([self._send(knots) * scale, 1 + 1e-3 * kept["order"][:, None]], 1)
         triangle, barycentric, _ = rasterise(points, kept["cells"], *half)
-        coarse = interpolate(triangle, barycentric, kept["cells"], kept["rest"])
-        moved = torch.where((triangle < 0)[..., None], 0, coarse - grid(*half, self.device) / scale)
-        return resized(moved, height, width) + grid(height, width, self.device)
+        moved = interpolate(triangle, barycentric, kept["cells"], kept["rest"] - self._send(knots))
+        return resized(moved, height, width)
 
     def draw(
-        self, view, canvas: np.ndarray, projected: np.ndarray, triangles: np.ndarray, attributes: np.ndarray, warp: Tensor,
-        encode: np.ndarray,
+        self, view, canvas: np.ndarray, projected: np.ndarray, triangles: np.ndarray, attributes: np.ndarray, motion: Tensor,
+        place: tuple[float, float, float], encode: np.ndarray,
     ) -> Tensor:  # fmt: skip
-        """H x W x 3 uint8 on the device, of the warp's size."""
+        """H x W x 3 uint8 on the device, of the motion's size."""
         kept = self._kept.setdefault(view, {})
         if not kept:
             kept.update(canvas=self._send(view.canvas), matte=self._send(view.matte))
         picture = kept["canvas"] if canvas is view.canvas else self._send(canvas)
         cells = self._constant(triangles).long()
-        triangle, barycentric, _ = rasterise(self._send(projected.astype(np.float32)), cells, *warp.shape[:2])
+        triangle, barycentric, _ = rasterise(self._send(projected.astype(np.float32)), cells, *motion.shape[:2])
         return shade(
-            picture, warp, kept["matte"], triangle, barycentric, cells, self._send(attributes), self._constant(encode)
+            picture, motion, place, kept["matte"], triangle, barycentric, cells, self._send(attributes), self._constant(encode)
         )  # fmt: skip
 
 

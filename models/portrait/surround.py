@@ -7,7 +7,6 @@ by weights that change smoothly, so that nothing can tear; depth decides where t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -29,15 +28,6 @@ _BORDER = 0.05  # of the shorter side: knots this near the picture's edge are he
 def _smoothstep(x: np.ndarray) -> np.ndarray:
     x = np.clip(x, 0, 1)
     return x * x * (3 - 2 * x)
-
-
-@lru_cache(maxsize=8)
-def _grid(height: int, width: int) -> np.ndarray:
-    """H x W x 2 float32 positions of the pixels' centres."""
-    y, x = np.mgrid[:height, :width].astype(np.float32) + np.float32(0.5)
-    grid = np.stack([x, y], -1)
-    grid.flags.writeable = False
-    return grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,16 +158,14 @@ class Surround:
         head, torso = self.head[:, None], self.torso[:, None]
         return (self.rest + head * (follow_head - self.rest) + torso * (follow_torso - self.rest)).astype(np.float32)
 
-    def warp(self, knots: np.ndarray) -> np.ndarray:
-        """H x W x 2 float32: where in the picture each output pixel looks, for moved knots."""
+    def motion(self, knots: np.ndarray) -> np.ndarray:
+        """H x W x 2 float32: how far from its own place in the picture each output pixel looks, for moved knots."""
         height, width = self.shape
         half = (height + 1) // 2, (width + 1) // 2
         scale = np.array([half[1] / width, half[0] / height], np.float32)
         # depth only orders the folds: kept nearly flat, so that interpolation stays affine
         points = np.concatenate([knots * scale, 1 + 1e-3 * self.order[:, None]], 1)
         fragments = rasterise(points, self.cells, *half)
-        coarse = interpolate(fragments, self.cells, self.rest)
-        # the motion is enlarged, not the positions, which would be bent at the picture's edge
-        coarse -= _grid(*half) / scale
-        coarse[fragments.triangle < 0] = 0
-        return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR) + _grid(height, width)
+        # inside a triangle both are affine: what lies between the knots' rest and place is the motion itself
+        coarse = interpolate(fragments, self.cells, self.rest - knots)
+        return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
