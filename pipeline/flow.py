@@ -152,7 +152,7 @@ def prepare(source: str, driver: str, settings: Settings, prior: AnnyPrior, list
     source_media = open_source(source)
     driver_media = None if driver == BUILTIN else open_media(driver)
     if driver_media is not None and driver_media.is_photo:
-        raise Refusal(f"{driver}: a photo can't drive. Use a video, webcam:0 or `builtin` as the driver.")
+        raise Refusal(f"{driver}: a photo can't drive. Use a video or `builtin` as the driver.")
     ready = prepare_source(source_media, prior, listen=listen, device=choose_device(settings.device))
     performance = builtin_performance() if driver_media is None else driver_performance(driver_media, settings, prior, listen)
     same = None
@@ -180,15 +180,24 @@ def pictures(prepared: Prepared, settings: Settings, listen: Listener = silent) 
         code = performance.code(index) if performance.tracked[index] else None
         time = float(performance.times[index])
         plate = next(plates) if plates is not None else None
-        yield Frame(make(code, time, plate), time, float(performance.durations[index]))
+        # a source frame without its face has nothing to move: it is shown as it is
+        image = plate if isinstance(plate, np.ndarray) else make(code, time, plate)
+        yield Frame(image, time, float(performance.durations[index]))
 
 
-def _plates(prepared: Prepared) -> Iterator[View]:
-    """The source video's frames as textures, one for each output frame, from the start again when they run out."""
+def _plates(prepared: Prepared) -> Iterator[View | np.ndarray]:
+    """The source video's frames as textures, one for each output frame, from the start again when they run out.
+
+    A frame in which the source's face was not seen comes as the bare picture.
+    """
     source, media = prepared.source, prepared.source_media
     while True:
         for index, frame in enumerate(media):
-            if index < len(source.performance):
+            if index >= len(source.performance):
+                break
+            if not source.performance.tracked[index]:
+                yield frame.image
+            else:
                 yield source.portrait.view(
                     frame.image, source.performance.code(index), room=source.views[0].room, still=True, eyes_from=source.views[0]
                 )

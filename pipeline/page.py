@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import tempfile
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -127,8 +129,7 @@ class Page:
 
     def reenact(self, name: str, driver: str | None, pose: str, gain: float, audio: str, person: float, progress=gr.Progress()):
         """The Video tab's button."""
-        output = Path(gr.utils.get_upload_folder() or cache_folder()) / f"reenacted-{time.time_ns()}.mp4"
-        output.parent.mkdir(parents=True, exist_ok=True)
+        output = Path(tempfile.mkdtemp(prefix="understudy-")) / "reenacted.mp4"
 
         def listen(stage: str, done: int, total: int | None) -> None:
             progress((done, total) if total else None, desc=stage)
@@ -138,6 +139,7 @@ class Page:
         try:
             report = reenact(name, driver or BUILTIN, output, settings, prior=self.prior, listen=listen)
         except (MediaError, Refusal) as error:
+            shutil.rmtree(output.parent, ignore_errors=True)
             raise gr.Error(_shown(error, name, driver), duration=12, print_exception=False) from None
         took = time.perf_counter() - start
         words = (
@@ -145,7 +147,13 @@ class Page:
         )
         if report["lost_frames"]:
             words += f" The driver's face was lost in {report['lost_frames']} frames: the portrait held, then went to rest."
-        return str(output), words
+        return str(output), words, str(output)
+
+    @staticmethod
+    def shown(made: str | None) -> None:
+        """Removes a result of which Gradio has taken its own copy, which it deletes in time."""
+        if made:
+            shutil.rmtree(Path(made).parent, ignore_errors=True)
 
     def live(self, image: np.ndarray | None, session: LiveSession | None, name: str, pose: str, gain: float):
         """One camera picture in, one reenacted picture out; whatever goes wrong, never the camera's own."""
@@ -289,10 +297,11 @@ def build(prior: AnnyPrior | None = None) -> gr.Blocks:
                         latency = gr.Markdown("The camera is off. Press start and allow the camera.", elem_id="live-latency")
         upload.upload(page.add_source, [upload, names], [names, gallery, chosen], concurrency_limit=1)
         gallery.select(_choose, [names], [chosen])
+        made = gr.State(None)
         start.click(
-            page.reenact, [chosen, driver, pose, gain, audio, person], [output, status], concurrency_limit=1,
+            page.reenact, [chosen, driver, pose, gain, audio, person], [output, status, made], concurrency_limit=1,
             show_progress_on=output,
-        )  # fmt: skip
+        ).then(page.shown, [made], None)  # fmt: skip
         camera.stream(
             page.live, [camera, session, chosen, pose, gain], [picture, session, latency], stream_every=1 / 30,
             concurrency_limit=_LIVE_VISITORS, show_progress="hidden", time_limit=None, api_visibility="private",

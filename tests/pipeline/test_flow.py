@@ -87,7 +87,16 @@ def test_a_video_source_keeps_its_own_motion_with_pose_off(tmp_path, prior, driv
         assert difference < 4, k
 
 
-def test_the_drivers_sound_goes_along(tmp_path, prior):
+def test_source_frames_without_a_face_stay_as_they_are(tmp_path, prior, driver, synthetic):
+    head = synthetic(seed=4, size=256, focal=320.0)
+    picture, blank = head.picture(head.code()), np.full((256, 256, 3), (40, 120, 60), np.uint8)
+    clip = write_clip(tmp_path / "source.mp4", [picture] * 6 + [blank] * 6, lossless=True)
+    reenact(str(clip), str(driver), tmp_path / "out.mp4", Settings(pose="off"), prior=prior, lossless=True)
+    made = list(VideoReader(tmp_path / "out.mp4"))
+    assert np.array_equal(made[10].image, blank) and not np.array_equal(made[2].image, blank)
+
+
+def test_a_driver_without_a_face_leaves_no_file(tmp_path, prior):
     driver = tone(tmp_path / "tone.mp4", 1.0)
     report = None
     with pytest.raises(ValueError, match="no face"):  # the tone's picture is plain
