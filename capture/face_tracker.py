@@ -57,6 +57,7 @@ def _turned_back(points: np.ndarray, turns: int, height: int, width: int) -> np.
     return np.stack([x, y, z], 1)
 
 
+_SETTLE = 4  # further looks at a frame that shows someone new
 _FORGET_AFTER = 1.0  # seconds a lost person keeps their number for the taking
 _REACH = 0.8  # of the face's width that a face may jump between frames and still be the same person's
 
@@ -68,10 +69,16 @@ class FaceTracker:
         self._mesh = FaceMesh(people, still, turns=turns)
         self._seen: dict[int, tuple[np.ndarray, float, float]] = {}  # id: centre, width, time
         self._next = 0
+        self._settles, self._count = not still, 0
 
     def __call__(self, frame: Frame) -> list[FaceObservation]:
         """One observation for each person known so far, by id; a lost one has `found=False` and zero landmarks."""
         faces = self._mesh(frame.image)
+        if self._settles and len(faces) > self._count:
+            # a newly found face drifts for some frames while the mesh closes in on it: it is let settle in this one
+            for _ in range(_SETTLE):
+                faces = self._mesh(frame.image) or faces
+        self._count = len(faces)
         outlines = [(f[:468, :2].mean(0), float(np.ptp(f[:468, 0]))) for f in faces]
         known = {k: v for k, v in self._seen.items() if frame.time - v[2] <= _FORGET_AFTER}
         pairs = sorted(

@@ -34,6 +34,7 @@ def play(monkeypatch):
     def run(frames, rate: float = 30.0):
         tracker = FaceTracker.__new__(FaceTracker)
         tracker._mesh, tracker._seen, tracker._next = Script(frames), {}, 0
+        tracker._settles, tracker._count = False, 0
         blank = np.zeros((200, 400, 3), np.uint8)
         return [tracker(Frame(blank, i / rate)) for i in range(len(frames))]
 
