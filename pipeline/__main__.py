@@ -23,7 +23,7 @@ class Reenact:
     """One person's performance drives another person's picture, from file to file."""
 
     source: str
-    """Photo or video of the person to move."""
+    """Photo or video of the person to move, or `builtin`."""
     driver: str
     """Video of the person who performs, or `builtin`."""
     output: str
@@ -231,7 +231,9 @@ def main() -> int:
     # as with Ctrl-C, being told to end leaves nothing half-written
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     names = {"reenact": Reenact, "track": Track, "evaluate": Evaluate, "bench": Bench}
-    command = tyro.extras.subcommand_cli_from_dict(names, prog="python -m pipeline", description=__doc__.splitlines()[0])
+    command = tyro.extras.subcommand_cli_from_dict(
+        names, prog="python -m pipeline", description="One person's performance drives another person's picture."
+    )
     quiet_natives()
     from capture.errors import MediaError
     from pipeline.errors import Refusal
