@@ -20,5 +20,5 @@ if __name__ == "__main__":
     quiet_natives()
     from pipeline.page import serve
 
-    print(f"Understudy: http://127.0.0.1:{options.port} (Ctrl-C ends it)", flush=True)
+    print(f"Understudy comes up on http://127.0.0.1:{options.port} (the first start takes a minute; Ctrl-C ends it)", flush=True)
     serve(port=options.port)

@@ -29,7 +29,7 @@ from models.portrait.surround import Surround
 from models.portrait.topology import INNER, FaceLayer, softened
 from models.prior.face import LEFT_EYE, RIGHT_EYE
 from models.raster import Fragments
-from models.raster.cpu import rasterise
+from models.raster.cpu import PARALLEL, rasterise
 
 _HIDDEN = 0.004  # metres behind what the picture shows from which a vertex counts as hidden
 _SKIN_ALBEDO = 0.33  # mean linear albedo the mouth's colours are given against
@@ -371,10 +371,11 @@ def _drawn(view: View, canvas, projected, triangles, attributes, motion, place: 
     height, width = motion.shape[:2]
     fragments = rasterise(projected, triangles, height, width)
     out = np.empty((height, width, 3), np.uint8)
-    shade(
-        canvas, motion, np.array(place, np.float32), view.matte, fragments.triangle, fragments.barycentric, triangles, attributes,
-        ENCODE, out,
-    )  # fmt: skip
+    corner = np.array(place, np.float32)
+    with PARALLEL:
+        shade(
+            canvas, motion, corner, view.matte, fragments.triangle, fragments.barycentric, triangles, attributes, ENCODE, out
+        )  # fmt: skip
     return out
 
 

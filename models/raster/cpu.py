@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from threading import Lock
+
 import numpy as np
 from numba import get_num_threads, njit, prange
 
 from models.raster import Fragments
+
+# where no OpenMP is installed numba falls back to a pool of threads that ends the process when two callers meet in it
+PARALLEL = Lock()
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
@@ -85,7 +90,8 @@ def rasterise(points: np.ndarray, triangles: np.ndarray, height: int, width: int
     barycentric = np.zeros((height, width, 3), np.float32)
     inverse = np.empty((height, width), np.float32)
     points, triangles = np.ascontiguousarray(points, np.float32), np.ascontiguousarray(triangles, np.int32)
-    _fill(points, triangles, cull, 2 * get_num_threads(), triangle, barycentric, inverse)
+    with PARALLEL:
+        _fill(points, triangles, cull, 2 * get_num_threads(), triangle, barycentric, inverse)
     with np.errstate(divide="ignore"):
         return Fragments(triangle, barycentric, np.float32(1.0) / inverse)
 
@@ -93,11 +99,7 @@ def rasterise(points: np.ndarray, triangles: np.ndarray, height: int, width: int
 def interpolate(fragments: Fragments, triangles: np.ndarray, attributes: np.ndarray) -> np.ndarray:
     """Carries per-vertex attributes (V x C) to the pixels: H x W x C float32, 0 where no triangle is."""
     out = np.empty((*fragments.triangle.shape, attributes.shape[1]), np.float32)
-    _interpolate(
-        fragments.triangle,
-        fragments.barycentric,
-        np.ascontiguousarray(triangles, np.int32),
-        np.ascontiguousarray(attributes, np.float32),
-        out,
-    )
+    triangles, attributes = np.ascontiguousarray(triangles, np.int32), np.ascontiguousarray(attributes, np.float32)
+    with PARALLEL:
+        _interpolate(fragments.triangle, fragments.barycentric, triangles, attributes, out)
     return out
