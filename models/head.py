@@ -9,13 +9,15 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
 from models.code import FaceCode, Person
-from models.prior.face import LEFT_EYE, RIGHT_EYE, AnnyPrior
+from models.prior.face import EXPRESSIONS, LEFT_EYE, RIGHT_EYE, AnnyPrior
 
 LID_LANDMARKS = {  # rings around each eyeball
     LEFT_EYE: (263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398),
     RIGHT_EYE: (33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173),
 }
 _UPPER_LIP, _LOWER_LIP = (0, 11, 12, 13), (14, 15, 16, 17)
+FULL_LOOK = np.radians(30.0)  # the eye's turn that ARKit calls 1.0
+_LOOKS = [[EXPRESSIONS.index(f"eyeLook{way}{side}") for way in ("In", "Out", "Down", "Up")] for side in ("Left", "Right")]
 _LANDMARK_PULL = 4.0  # weight of a landmark against the surface's own smoothness
 
 
@@ -110,3 +112,28 @@ def look_in_camera(rotation: np.ndarray, gaze: np.ndarray) -> np.ndarray:
 def gaze_in_head(rotation: np.ndarray, look: np.ndarray) -> np.ndarray:
     """The inverse of `look_in_camera`."""
     return angles_of_look(look_of_angles(look) @ rotation)
+
+
+def with_look(expression: np.ndarray, gaze: np.ndarray) -> np.ndarray:
+    """The expression with its eight eyeLook values set from the gaze: they move the lids, the gaze turns the eyeballs.
+
+    Args:
+        expression: ... x 52.
+        gaze: ... x (left, right) x (yaw, pitch), radians, head frame.
+    """
+    out = expression.copy()
+    for side, inward in ((0, -1), (1, 1)):  # inward of the left eye is towards -x
+        yaw, pitch = gaze[..., side, 0] / FULL_LOOK, gaze[..., side, 1] / FULL_LOOK
+        out[..., _LOOKS[side]] = np.clip(np.stack([inward * yaw, -inward * yaw, pitch, -pitch], -1), 0.0, 1.0)
+    return out
+
+
+def rotation_of_angles(yaw, pitch, roll=0.0) -> np.ndarray:
+    """... x 3 x 3 head rotations: yaw towards the person's left, pitch chin down, roll about the face's own axis; radians."""
+    yaw, pitch, roll = np.broadcast_arrays(yaw, pitch, roll)
+    zero, one = np.zeros(yaw.shape), np.ones(yaw.shape)
+    matrix = lambda *rows: np.stack([np.stack(row, -1) for row in rows], -2)
+    (cy, sy), (cp, sp_), (cr, sr) = ((np.cos(a), np.sin(a)) for a in (yaw, pitch, roll))
+    turn = matrix((cy, zero, -sy), (zero, one, zero), (sy, zero, cy))
+    nod = matrix((one, zero, zero), (zero, cp, -sp_), (zero, sp_, cp))
+    return turn @ nod @ matrix((cr, -sr, zero), (sr, cr, zero), (zero, zero, one))

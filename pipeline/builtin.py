@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from models.code import Camera, Person
+from models.head import rotation_of_angles, with_look
 from models.prior.face import EXPRESSIONS
-from pipeline.fitting import with_look
 from pipeline.performance import Performance
 
 BUILTIN = "builtin"
@@ -64,26 +64,19 @@ def builtin_performance(seed: int = 0) -> Performance:
     yaw = wave((0.14, 1, 0.0), (0.05, 3, 1.0), (0.02, 7, 2.0))
     pitch = wave((0.05, 2, 0.5), (0.03, 5, 0.0)) + 0.04 * talking * np.sin(2 * np.pi * 1.1 * times)
     roll = wave((0.05, 1, 1.5), (0.02, 4, 0.3))
-    rotation = np.stack([_euler(*angles) for angles in zip(yaw, pitch, roll)])
+    rotation = rotation_of_angles(yaw, pitch, roll)
     translation = np.stack([0.008 * np.sin(2 * np.pi * times / _SECONDS), 0.003 * np.sin(4 * np.pi * times / _SECONDS),
                             np.full(count, 0.6)], 1)  # fmt: skip
     glance = 0.22 * _bump(times, 2.6, 0.06, 0.5, 0.06) - 0.25 * _bump(times, 7.7, 0.06, 0.6, 0.06)
     gaze = np.zeros((count, 2, 2))
     gaze[..., 0] = (glance - 0.6 * yaw)[:, None]
     gaze[..., 1] = (-0.6 * pitch)[:, None]
-    expression = np.stack([with_look(e, g) for e, g in zip(expression, gaze)])
+    expression = with_look(expression, gaze)
     person = Person(np.zeros(80), np.zeros((478, 3)), Camera(640.0, 512, 512), np.zeros(52), np.zeros((2, 2)))
     ones = np.ones(count)
     return Performance(
         person, times, ones / _RATE, ones.astype(bool), expression, rotation, translation, gaze, ones, np.full(count, np.nan)
     )
-
-
-def _euler(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
-    turn = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
-    nod = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
-    return turn @ nod @ np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
 
 
 def builtin_portrait() -> np.ndarray:

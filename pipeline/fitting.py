@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from models.code import Camera, FaceCode, Person
-from models.head import LID_LANDMARKS, rotation_of_gaze
+from models.head import LID_LANDMARKS, rotation_of_gaze, with_look
 from models.prior.face import EXPRESSIONS, LEFT_EYE, RIGHT_EYE, AnnyPrior
 
 SIGMA = 0.012  # tracker noise and misfit, in inter-ocular distances
@@ -25,7 +25,6 @@ _LOOK = np.array([name.startswith("eyeLook") for name in EXPRESSIONS])
 _INDEX = {name: k for k, name in enumerate(EXPRESSIONS)}
 _TONGUE = _INDEX["tongueOut"]
 _KNOWN = 1e4  # precision of the eyeLook values: the irises say them
-FULL_LOOK = np.radians(30.0)  # the eye's turn that ARKit calls 1.0
 
 
 @dataclass(frozen=True)
@@ -244,16 +243,6 @@ def look_direction(landmarks, eyes, rotation, translation, camera: Camera, iris:
         direction = rotation.T @ (hit - centre)
         gaze[side] = np.arctan2(direction[0], -direction[2]), np.arctan2(direction[1], np.hypot(direction[0], direction[2]))
     return np.clip(gaze, -0.9, 0.9)
-
-
-def with_look(expression: np.ndarray, gaze: np.ndarray) -> np.ndarray:
-    """The expression with its eight eyeLook values set from the gaze: they move the lids, the gaze turns the eyeballs."""
-    out = expression.copy()
-    for side, name, inward in ((0, "Left", -1), (1, "Right", 1)):  # inward of the left eye is towards -x
-        yaw, pitch = gaze[side] / FULL_LOOK
-        for look, value in (("In", inward * yaw), ("Out", -inward * yaw), ("Down", pitch), ("Up", -pitch)):
-            out[_INDEX[f"eyeLook{look}{name}"]] = min(max(value, 0.0), 1.0)
-    return out
 
 
 @dataclass

@@ -8,9 +8,8 @@ from typing import Literal
 import numpy as np
 
 from models.code import Camera, FaceCode, Person
-from models.head import gaze_in_head, look_in_camera
+from models.head import gaze_in_head, look_in_camera, with_look
 from models.prior.face import EXPRESSIONS
-from pipeline.fitting import with_look
 from pipeline.smoothing import nearest_rotation
 
 PoseMode = Literal["relative", "absolute", "off"]

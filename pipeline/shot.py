@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from models.code import Camera, Person
+from models.head import with_look
 from pipeline.fitting import (
     _LOOK,
     EXPRESSION_SIGMA,
@@ -23,7 +24,6 @@ from pipeline.fitting import (
     inter_ocular,
     jacobian,
     look_direction,
-    with_look,
 )
 
 KEYFRAMES = 32

@@ -61,9 +61,9 @@ def expression(**values: float) -> np.ndarray:
 
 
 def turned(yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0) -> np.ndarray:
-    from pipeline.builtin import _euler
+    from models.head import rotation_of_angles
 
-    return _euler(yaw, pitch, roll)
+    return rotation_of_angles(yaw, pitch, roll)
 
 
 class Synthetic:
@@ -80,7 +80,7 @@ class Synthetic:
 
     def code(self, values: np.ndarray | None = None, rotation: np.ndarray | None = None, gaze=(0.0, 0.0)) -> FaceCode:
         gaze = np.tile(np.array(gaze, float), (2, 1))
-        from pipeline.fitting import with_look
+        from models.head import with_look
 
         values = with_look(np.zeros(52) if values is None else values, gaze)
         return FaceCode(values, np.eye(3) if rotation is None else rotation, np.array([0.0, 0.0, 0.6]), gaze)

@@ -167,7 +167,7 @@ def command(*words: object, limit: float = 600) -> tuple[int, str, float]:
         [sys.executable, "-m", "pipeline", *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=limit
     )
     lines = [x for x in (done.stderr + done.stdout).strip().splitlines() if "━" not in x]
-    return done.returncode, " / ".join(lines), perf_counter() - start
+    return done.returncode, "\n".join(lines), perf_counter() - start
 
 
 def odd(media: Path) -> None:
@@ -184,7 +184,7 @@ def odd(media: Path) -> None:
                 f"`{path.name}`",
                 code,
                 "yes" if out.exists() else "none",
-                said.replace(str(media), "…").replace(str(out), "out.mp4"),
+                said.replace("\n", " / ").replace(str(media), "…").replace(str(out), "out.mp4"),
             )
 
 
@@ -243,7 +243,7 @@ def prior(media: Path) -> None:
 def speed(media: Path) -> None:
     """`bench` on the synthetic driver and on a real one."""
     for words in ((), ("--clip", media / "driver/driver_female_frowns_gaze_30fps_512.mp4")):
-        print(command("bench", *words)[1].replace(" / ", "\n").replace(str(media), "…"), flush=True)
+        print(command("bench", *words)[1].replace(str(media), "…"), flush=True)
 
 
 def cross(media: Path) -> None:

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from models.code import FaceCode
-from models.head import Head
+from models.head import Head, with_look
 from models.portrait.mouth import openness, teeth_texture
 from models.portrait.render import Portrait, content_box
 from models.portrait.shade_torch import TorchShader
-from pipeline.fitting import with_look
 from tests.conftest import Synthetic, expression, turned
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from models.head import with_look
 from pipeline.fitting import (
     LandmarkModel,
     _bounded_step,
@@ -11,7 +12,6 @@ from pipeline.fitting import (
     inter_ocular,
     jacobian,
     look_direction,
-    with_look,
 )
 from pipeline.shot import fit_person, frame_fitter, resting_expression
 from tests.conftest import expression, turned

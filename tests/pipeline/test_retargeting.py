@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from models.code import Camera, FaceCode, Person
-from models.head import look_in_camera
+from models.head import look_in_camera, with_look
 from models.prior.face import EXPRESSIONS
-from pipeline.fitting import with_look
 from pipeline.retargeting import FADE, HOLD, Gains, LossGuard, Retargeter, blend_codes, carry_expression, rotation_power
 from tests.conftest import expression, turned
 
