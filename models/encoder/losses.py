@@ -1,0 +1,97 @@
+"""What the encoder is told: on synthetic faces the codes themselves, weighed by what they do to the face one sees."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from models.encoder.network import Codes
+from models.encoder.synthetic import Truth
+from models.light.harmonics import LUMINANCE, shading, spread_directions
+from models.prior.face import EXPRESSIONS, AnnyPrior
+from models.prior.reflectance import Reflectance
+
+_BLINK = [EXPRESSIONS.index(n) for n in ("eyeBlinkLeft", "eyeBlinkRight")]
+WEIGHTS = {
+    "marks": 30.0, "shape": 100.0, "rotation": 1.5, "scale": 1.0, "expression": 2.0, "gaze": 2.0, "identity": 0.02,
+    "albedo": 1.0, "skin": 1.0, "light": 0.7, "direction": 1.0, "face": 0.3,
+}  # fmt: skip
+
+
+class Landmarks:
+    """The prior at its landmarks, in torch: codes to points."""
+
+    def __init__(self, prior: AnnyPrior, device: str | torch.device = "cpu"):
+        send = lambda array: torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)
+        self.mean = send(prior.at_landmarks(prior.mean))
+        self.identity = send(prior.at_landmarks(prior.identity)).flatten(1)
+        self.expression = send(prior.at_landmarks(prior.expression)).flatten(1)
+
+    def shape(self, identity: Float[Tensor, "n 80"], expression: Float[Tensor, "n 52"]) -> Float[Tensor, "n 478 3"]:
+        """Head frame, metres; the irises look straight ahead."""
+        return self.mean + (identity @ self.identity + expression @ self.expression).unflatten(1, (-1, 3))
+
+    def shown(self, shape: Tensor, rotation: Tensor, place: Tensor, focal: Tensor) -> Float[Tensor, "n 478 2"]:
+        """Crop widths from the crop's centre."""
+        turned = shape @ rotation.transpose(1, 2)
+        depth = 0.1 * focal / place[:, 2].exp()
+        z = (turned[..., 2] + depth[:, None]).clamp(min=0.02)
+        return (focal[:, None, None] * turned[..., :2] + (place[:, :2] * depth[:, None])[:, None]) / z[..., None]
+
+
+class SyntheticLoss:
+    """Sum and parts of how far codes are from the truth."""
+
+    def __init__(self, prior: AnnyPrior, reflectance: Reflectance, device: str | torch.device = "cpu"):
+        self.landmarks = Landmarks(prior, device)
+        self.device = device
+        seen = reflectance.basis * np.sqrt(reflectance.skin / reflectance.skin.max())[:, None]
+        spread = np.sqrt((reflectance.basis**2).mean((1, 2))) + np.sqrt((seen**2).mean((1, 2)))
+        send = lambda array: torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)
+        self.spread = send(spread / spread.sum() * 4)
+        self.skin = send(np.einsum("v,kvc->kc", reflectance.skin, reflectance.basis))
+        towards = spread_directions(48)
+        self.normals = send(towards[towards[:, 2] < 0.2])
+        self.luminance = send(LUMINANCE)
+
+    def __call__(self, codes: Codes, truth: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Args:
+        truth: the fields of `Truth` as tensors.
+        """
+        face = truth["face"]
+        count = face.sum().clamp(min=1)
+        mean = lambda value: (value.flatten(1).mean(1) * face).sum() / count
+        made = self.landmarks.shape(codes.identity, codes.expression)
+        true = self.landmarks.shape(truth["identity"], truth["expression"])
+        focal = truth["focal"]
+        shown = self.landmarks.shown(made, codes.rotation, codes.place, focal)
+        true_shown = self.landmarks.shown(true, truth["rotation"], truth["place"], focal)
+        open_ = 1 - truth["expression"][:, _BLINK]
+        lit, true_lit = shading(codes.light, self.normals), shading(truth["light"], self.normals)
+        bright = true_lit.clamp(min=0).mean((1, 2), keepdim=True) + 0.05
+        band = codes.light[:, 1:4] @ self.luminance, truth["light"][:, 1:4] @ self.luminance
+        strength = (band[1].norm(dim=1) / bright[:, 0, 0]).clamp(max=1)
+        parts = {
+            "marks": mean((shown - true_shown).abs()),
+            "shape": mean((made - true).abs()),
+            "rotation": mean((codes.rotation - truth["rotation"]).flatten(1).norm(dim=1, keepdim=True)),
+            "scale": mean((codes.place[:, 2:] - truth["place"][:, 2:]).abs()),
+            "expression": mean((codes.expression - truth["expression"]).abs()),
+            "gaze": mean((codes.gaze - truth["gaze"]).abs().mean(2) * open_),
+            "identity": mean((codes.identity - truth["identity"]).square()),
+            "albedo": mean((codes.albedo - truth["albedo"]).abs() * self.spread),
+            "skin": mean(((codes.albedo - truth["albedo"]) @ self.skin).abs()),
+            "light": mean((lit - true_lit).abs() / bright),
+            "direction": mean((1 - F.cosine_similarity(*band, dim=1))[:, None] * strength[:, None]),
+            "face": F.binary_cross_entropy_with_logits(codes.confidence, face),
+        }  # fmt: skip
+        total = sum(WEIGHTS[name] * value for name, value in parts.items())
+        return total, {name: float(value.detach()) for name, value in parts.items()}
+
+
+def as_tensors(truth: Truth, device: str | torch.device = "cpu") -> dict[str, Tensor]:
+    """The fields of a truth as float32 tensors."""
+    return {name: torch.from_numpy(np.asarray(value, np.float32)).to(device) for name, value in vars(truth).items()}

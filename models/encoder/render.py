@@ -1,0 +1,48 @@
+"""Codes as pictures, for looking at."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.encoder.draw import draw_heads
+from models.encoder.network import Codes
+from models.encoder.synthetic import translation_of_place
+from models.head import rotation_of_gaze
+from models.prior.face import LEFT_EYE, RIGHT_EYE, AnnyPrior
+from models.prior.reflectance import Reflectance
+from models.prior.synthetic import encode_srgb
+
+
+def posed_heads(codes: Codes, focal: np.ndarray, prior: AnnyPrior) -> np.ndarray:
+    """N x V x 3 float32 in crop camera axes."""
+    identity, expression, gaze, rotation, place = (np.asarray(c, np.float32) for c in codes[:5])
+    flat = identity @ prior.identity.reshape(len(prior.identity), -1) + expression @ prior.expression.reshape(52, -1)
+    shape = prior.mean + flat.reshape(len(identity), -1, 3)
+    for side, part in enumerate((LEFT_EYE, RIGHT_EYE)):
+        ball = np.flatnonzero(prior.part == part)
+        for n in range(len(shape)):
+            centre = shape[n, ball].mean(0)
+            shape[n, ball] = (shape[n, ball] - centre) @ rotation_of_gaze(gaze[n, side]).T.astype(np.float32) + centre
+    return shape @ rotation.transpose(0, 2, 1) + translation_of_place(place, focal)[:, None].astype(np.float32)
+
+
+def rendered(
+    codes: Codes, focal: np.ndarray, prior: AnnyPrior, reflectance: Reflectance, size: int, background=None
+) -> np.ndarray:
+    """N x S x S x 3 uint8 sRGB of N codes seen by their crops' cameras.
+
+    Args:
+        focal: N, crop widths.
+        background: N x S x S x 3 uint8 sRGB to stand on; grey where None.
+    """
+    count = len(focal)
+    albedo = reflectance.albedo_of(np.asarray(codes.albedo))
+    shade = np.tile(np.maximum(reflectance.openness, 0.12), (count, 1))
+    gloss, lamp = np.tile([0.0, 1.0], (count, 1)), np.tile([0.0, 0.0, -1.0], (count, 1))
+    layers = draw_heads(
+        posed_heads(codes, focal, prior), prior.triangles, albedo, np.asarray(codes.light), gloss, lamp, np.asarray(focal) * size,
+        shade, size,
+    )  # fmt: skip
+    made = encode_srgb(layers[..., :3])
+    behind = np.full_like(made, 128) if background is None else background
+    return np.where(layers[..., 3:] > 0, made, behind)

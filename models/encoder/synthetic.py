@@ -1,0 +1,464 @@
+"""Synthetic faces with known codes, without end: random people, faces, poses, skins, lights, hair, clothes, things in the way.
+
+Convention: a crop is a square picture S x S with its own pinhole camera whose principal point is its centre; lengths in it are
+given in crop widths, with x to the right and y down from the centre. `Truth` describes it in that camera's axes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from models.encoder.draw import draw_heads
+from models.encoder.network import SIZE
+from models.head import gaze_in_head, rotation_of_angles, rotation_of_gaze, with_look
+from models.light.harmonics import AMBIENT, COUNT, LUMINANCE, lamp
+from models.prior.face import EXPRESSIONS, LEFT_EYE, RIGHT_EYE, AnnyPrior
+from models.prior.reflectance import Reflectance, hair_colour
+from models.prior.synthetic import vertex_normals
+
+_DRAWN = 144  # heads are drawn larger and reduced, so that their edges are smooth
+_BRIGHTEST = 4.0  # linear value that no camera still tells from brighter ones
+ROOM = 1.5  # crop width over the wider side of the landmarks' box
+_AT = {name: k for k, name in enumerate(EXPRESSIONS)}
+_PAIRS = [(k, _AT[n.replace("Left", "Right")]) for n, k in _AT.items() if n.endswith("Left") and n[:-4] + "Right" in _AT]
+_LONE = ("browInnerUp", "cheekPuff", "mouthFunnel", "mouthPucker", "mouthRollLower", "mouthRollUpper", "mouthShrugLower",
+         "mouthShrugUpper", "jawForward", "jawLeft", "jawRight", "mouthLeft", "mouthRight")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a batch of crops shows; N first everywhere.
+
+    Attributes:
+        face: N, 1 where there is a face to see, 0 where not.
+        identity, expression, gaze, rotation, albedo, light: as in `FaceCode`, in the crop camera's axes.
+        place: N x (x, y, log s): where the head's origin appears, in crop widths from the centre, and the log of how many crop
+            widths 0.1 m spans at its depth.
+        focal: N, crop widths.
+    """
+
+    face: np.ndarray
+    identity: np.ndarray
+    expression: np.ndarray
+    gaze: np.ndarray
+    rotation: np.ndarray
+    place: np.ndarray
+    focal: np.ndarray
+    albedo: np.ndarray
+    light: np.ndarray
+
+    def __getitem__(self, index) -> Truth:
+        return Truth(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+
+def translation_of_place(place: np.ndarray, focal: np.ndarray) -> np.ndarray:
+    """N x 3 metres in crop camera axes."""
+    depth = 0.1 * focal / np.exp(place[:, 2])
+    return np.stack([place[:, 0] * depth / focal, place[:, 1] * depth / focal, depth], 1)
+
+
+def draw_expressions(count: int, rng: np.random.Generator) -> np.ndarray:
+    """count x 52: calm faces, speech, grimaces; mostly alike on both sides."""
+    out = np.zeros((count, 52))
+    for row in out:
+        strength = rng.choice([0.25, 0.6, 1.0], p=[0.3, 0.4, 0.3])
+        for left, right in _PAIRS:
+            if EXPRESSIONS[left].startswith("eyeLook") or rng.random() > 0.3:
+                continue
+            value = strength * rng.beta(1.0, 1.4)
+            apart = rng.normal(0, 0.05) if rng.random() < 0.8 else rng.normal(0, 0.5) * value
+            row[left], row[right] = value, value + apart
+        for name in _LONE:
+            if rng.random() < 0.2:
+                row[_AT[name]] = strength * rng.beta(1.0, 1.8)
+        if rng.random() < 0.55:
+            row[_AT["jawOpen"]] = strength * rng.beta(1.0, 1.6)
+        if rng.random() < 0.3:
+            row[_AT["mouthClose"]] = row[_AT["jawOpen"]] * rng.random()
+        if rng.random() < 0.03:
+            row[_AT["tongueOut"]] = rng.random()
+        shut = rng.choice([0, rng.uniform(0, 0.5), rng.uniform(0.7, 1)], p=[0.45, 0.4, 0.15])
+        row[_AT["eyeBlinkLeft"]] = row[_AT["eyeBlinkRight"]] = shut
+        if rng.random() < 0.06:
+            row[_AT[rng.choice(["eyeBlinkLeft", "eyeBlinkRight"])]] = rng.random()
+        # what can't go together: a rounded mouth that also smiles, brows both up and down
+        if row[_AT["mouthPucker"]] + row[_AT["mouthFunnel"]] > 0.5:
+            for name in ("mouthSmileLeft", "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight"):
+                row[_AT[name]] *= 0.3
+        if row[_AT["browInnerUp"]] > 0.3:
+            row[_AT["browDownLeft"]] *= 0.4
+            row[_AT["browDownRight"]] *= 0.4
+    return out.clip(0, 1)
+
+
+def draw_lights(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(count x 9 x 3 light, count x 3 direction of its strongest lamp): rooms, skies, studios, single hard lamps."""
+    light, strongest = np.zeros((count, COUNT, 3)), np.tile([0.0, -0.5, -0.87], (count, 1))
+    tint = lambda spread: np.exp(rng.normal(0, spread) * np.array([1.0, 0.1, -1.0]) + rng.normal(0, spread / 4, 3))
+    for n in range(count):
+        hard = rng.random() < 0.2
+        light[n, 0] = (rng.uniform(0.0, 0.15) if hard else rng.uniform(0.15, 1.0)) * AMBIENT * tint(0.2)
+        light[n, 1] -= rng.uniform(-0.1, 0.5) * light[n, 0]  # brighter above (-y) than below
+        best = 0.0
+        for _ in range(1 if hard else rng.choice([0, 1, 2, 3], p=[0.1, 0.45, 0.3, 0.15])):
+            azimuth = rng.normal(0, 1.0) if rng.random() < 0.85 else rng.uniform(-np.pi, np.pi)
+            height = np.radians(rng.normal(25, 28))
+            towards = np.array([np.sin(azimuth) * np.cos(height), -np.sin(height), -np.cos(azimuth) * np.cos(height)])
+            power = np.exp(rng.normal(-0.2, 0.7))
+            light[n] += lamp(towards, power * tint(0.2))
+            if power > best:
+                best, strongest[n] = power, towards
+        light[n] += 0.06 * light[n, 0].mean() * rng.normal(size=(COUNT, 3))
+    return light, strongest
+
+
+class SyntheticFaces:
+    """Draws batches of crops; the same seed gives the same ones."""
+
+    def __init__(self, prior: AnnyPrior, reflectance: Reflectance, seed: int = 0, size: int = SIZE):
+        self.prior, self.reflectance, self.size = prior, reflectance, size
+        self.rng = np.random.default_rng(seed)
+        self._identity = prior.identity.reshape(len(prior.identity), -1)
+        self._expression = prior.expression.reshape(52, -1)
+        self._shell()
+
+    def _shell(self) -> None:
+        """Hair is a second skin over the scalp: which vertices it starts from, its triangles, how far it may rise."""
+        prior = self.prior
+        scalp = prior.region == prior.regions.index("scalp")
+        cells = prior.triangles[scalp]
+        self._hair_from, cells = np.unique(cells, return_inverse=True)
+        self._cells = np.concatenate([prior.triangles, cells.reshape(-1, 3) + len(prior.mean)]).astype(np.int32)
+        self._rise = vertex_normals(prior.mean, prior.triangles)[self._hair_from]
+        at = prior.mean[self._hair_from]
+        outer = np.setdiff1d(prior.triangles[~scalp], -1)
+        rim = at[np.isin(self._hair_from, outer)]
+        gap = np.sqrt(((at[:, None] - rim[None]) ** 2).sum(-1)).min(1)
+        self._taper = np.clip(gap / 0.02, 0.12, 1)
+        self._waves = self.rng.normal(0, 1, (6, 3)) * 25
+
+    @cached_property
+    def _rings(self) -> np.ndarray:
+        """2 x 40 x 3 outlines of glasses in front of the eyes, head frame, of unit size about each eye's centre."""
+        turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+        c, s = np.cos(turn), np.sin(turn)
+        shape = np.stack([np.sign(c) * np.abs(c) ** 0.7, np.sign(s) * np.abs(s) ** 0.7, 0 * c], 1)
+        return np.stack([shape, shape])
+
+    def codes(self, count: int) -> Truth:
+        """Random codes with their crops' cameras."""
+        rng, prior = self.rng, self.prior
+        identity = rng.normal(0, 1, (count, len(prior.identity))) * rng.uniform(0.5, 1.1, (count, 1))
+        expression = draw_expressions(count, rng)
+        angles = rng.normal(0, 1, (count, 3)) * np.radians([26, 14, 11])
+        wide = rng.random(count) < 0.15
+        angles[wide, 0] = rng.uniform(-1.2, 1.2, wide.sum())
+        rotation = rotation_of_angles(*np.clip(angles, -np.radians([75, 45, 60]), np.radians([75, 45, 60])).T)
+        look = rng.normal(0, 1, (count, 1, 2)) * np.array([0.25, 0.16]) + rng.normal(0, 0.02, (count, 2, 2))
+        at_camera = rng.random(count) < 0.5
+        gaze = look.copy()
+        for n in np.flatnonzero(at_camera):  # people mostly look near the camera, whichever way they turn
+            gaze[n] = gaze_in_head(rotation[n], 0.4 * look[n])
+        gaze = np.clip(gaze, -0.7, 0.7)
+        expression = with_look(expression, gaze)
+        albedo = rng.normal(0, 1, (count, len(self.reflectance.basis)))
+        light, self._lamp = draw_lights(count, rng)
+        distance = np.exp(rng.uniform(np.log(0.35), np.log(3.0), count))
+        shape = self._shapes(identity, expression, None)
+        marks = prior.at_landmarks(shape)[:, :468]
+        turned = marks @ rotation.transpose(0, 2, 1)
+        flat = turned[..., :2] / (turned[..., 2:] + distance[:, None, None])
+        low, high = flat.min(1), flat.max(1)
+        side = (high - low).max(1) * ROOM * np.exp(rng.normal(0, 0.1, count))
+        focal = 1 / side
+        away = rng.normal(0, 0.05, (count, 2))
+        centre = away - focal[:, None] * (low + high) / 2
+        place = np.concatenate([centre, np.log(0.1 * focal / distance)[:, None]], 1)
+        face = np.ones(count)
+        return Truth(face, identity, expression, gaze, rotation, place, focal, albedo, light)
+
+    def _shapes(self, identity, expression, gaze) -> np.ndarray:
+        """N x V x 3 float32, head frame."""
+        flat = identity.astype(np.float32) @ self._identity + expression.astype(np.float32) @ self._expression
+        shape = self.prior.mean + flat.reshape(len(identity), -1, 3)
+        if gaze is not None:
+            for side, part in enumerate((LEFT_EYE, RIGHT_EYE)):
+                ball = np.flatnonzero(self.prior.part == part)
+                for n in range(len(shape)):
+                    centre = shape[n, ball].mean(0)
+                    shape[n, ball] = (shape[n, ball] - centre) @ rotation_of_gaze(gaze[n, side]).T.astype(np.float32) + centre
+        return shape
+
+    def batch(self, count: int) -> tuple[np.ndarray, Truth]:
+        """(count x S x S x 3 uint8 sRGB, their truth)."""
+        rng = self.rng
+        truth = self.codes(count)
+        shape = self._shapes(truth.identity, truth.expression, truth.gaze)
+        albedo = self.reflectance.albedo_of(truth.albedo)
+        albedo *= np.exp(rng.normal(0, 0.06, (*albedo.shape[:2], 1)).astype(np.float32))
+        colour = hair_colour(np.exp(rng.uniform(-1.2, 1.8, count)), 0.2 + 0.5 * rng.random(count)).astype(np.float32)
+        grey = rng.random(count) < 0.15
+        colour[grey] = (colour[grey] + rng.uniform(0.2, 0.6, (grey.sum(), 1))) / 2
+        shells, tones = self._hair(shape, colour)
+        rotation = truth.rotation.astype(np.float32)
+        posed = np.concatenate([shape, shells], 1) @ rotation.transpose(0, 2, 1)
+        posed += translation_of_place(truth.place, truth.focal)[:, None].astype(np.float32)
+        shade = np.concatenate(
+            [np.tile(np.maximum(self.reflectance.openness, 0.12), (count, 1)), np.ones((count, len(self._hair_from)))], 1
+        ) * self._cast(shape, count)
+        gloss = np.stack([rng.uniform(0, 0.12, count), rng.uniform(8, 60, count)], 1)
+        drawn = draw_heads(
+            posed, self._cells, np.concatenate([albedo, tones], 1), truth.light, gloss, self._lamp, truth.focal * _DRAWN, shade,
+            _DRAWN,
+        )  # fmt: skip
+        pictures = np.empty((count, self.size, self.size, 3), np.uint8)
+        skin = self.reflectance.mean_skin(truth.albedo)
+        marks = self._marks(posed, truth.focal * _DRAWN)
+        for n in range(count):
+            pictures[n], exposure, face = self._picture(drawn[n], posed[n], marks[n], truth[n], skin[n], colour[n])
+            truth.light[n] *= exposure
+            truth.face[n] = face
+        return pictures, truth
+
+    def _hair(self, shape: np.ndarray, colour: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(N x H x 3 vertices of hair in the head frame, N x H x 3 their albedo)."""
+        rng, count = self.rng, len(shape)
+        start = shape[:, self._hair_from]
+        thick = np.where(rng.random(count) < 0.2, -0.004, rng.uniform(0.003, 0.05, count))[:, None]
+        wave = np.sin(start @ self._waves.T.astype(np.float32) + rng.uniform(0, 6.3, (count, 1, 6))).mean(-1)
+        rise = thick * self._taper * (1 + 0.6 * wave)
+        # hair falls: below the crown it hangs outwards and down
+        lift = self._rise + np.array([0, 0.5, 0]) * np.clip((start[..., 1:2] + 0.06) / 0.06, 0, 1.5)
+        strands = np.exp(0.18 * rng.normal(size=(count, len(self._hair_from), 1)) + 0.3 * wave[..., None])
+        return (start + rise[..., None] * lift).astype(np.float32), (colour[:, None] * strands).astype(np.float32)
+
+    def _cast(self, shape: np.ndarray, count: int) -> np.ndarray:
+        """N x (V + H) factors: now and then a shadow falls over half of a face."""
+        rng = self.rng
+        out = np.ones((count, shape.shape[1] + len(self._hair_from)))
+        everything = np.concatenate([shape, shape[:, self._hair_from]], 1)
+        for n in np.flatnonzero(rng.random(count) < 0.25):
+            normal = rng.normal(size=3) * np.array([1, 0.7, 0.3])
+            normal /= np.linalg.norm(normal)
+            across = everything[n] @ normal - rng.normal(0, 0.04)
+            out[n] = 1 - rng.uniform(0.2, 0.9) / (1 + np.exp(-across / rng.uniform(0.0015, 0.02)))
+        return out
+
+    def _marks(self, posed: np.ndarray, focal: np.ndarray) -> np.ndarray:
+        """N x 478 x 2 landmarks in pixels of the drawn picture."""
+        marks = self.prior.at_landmarks(posed[:, : len(self.prior.mean)])
+        return focal[:, None, None] * marks[..., :2] / marks[..., 2:] + _DRAWN / 2
+
+    def _picture(
+        self, drawn: np.ndarray, posed: np.ndarray, marks: np.ndarray, truth: Truth, skin: np.ndarray, hair: np.ndarray
+    ) -> tuple[np.ndarray, float, float]:
+        """One crop as a camera would deliver it, the exposure it chose, and whether a face is left to see."""
+        rng = self.rng
+        focal = truth.focal * _DRAWN
+        mask = drawn[..., 3]
+        bright = float((drawn[..., :3] @ LUMINANCE).sum() / max(mask.sum(), 1))
+        exposure = float(np.clip(np.exp(rng.normal(np.log(0.2), 0.45)) / max(bright, 1e-4), 0.02, 50))
+        light = max(exposure * float(truth.light[0].mean()) / AMBIENT, 0.05)
+        picture = _backdrop(rng, _DRAWN) * rng.uniform(0.3, 1.3)
+        wide = np.ptp(marks[:468, 0])
+        _draw_body(picture, marks, wide, skin * light, rng)
+        if rng.random() < 0.4:
+            _draw_long_hair(picture, marks, wide, hair * light * rng.uniform(0.5, 1.2), rng)
+        there = rng.random() > 0.05
+        if there:
+            picture = picture * (1 - mask[..., None]) + drawn[..., :3] * exposure
+            if rng.random() < 0.25:
+                _draw_fringe(picture, marks, wide, hair * light * rng.uniform(0.5, 1.2), rng)
+            if rng.random() < 0.18:
+                self._draw_glasses(picture, posed, focal, rng)
+        hidden = 0.0
+        if rng.random() < 0.25:
+            hidden = _draw_occluder(picture, marks, wide, skin * light, rng)
+        picture = cv2.resize(picture.astype(np.float32), (self.size, self.size), interpolation=cv2.INTER_AREA)
+        return as_photographed(picture, rng), exposure, float(there and hidden < 0.6)
+
+    def _draw_glasses(self, picture: np.ndarray, posed: np.ndarray, focal: float, rng: np.random.Generator) -> None:
+        eyes = [posed[: len(self.prior.mean)][self.prior.part == part] for part in (LEFT_EYE, RIGHT_EYE)]
+        centres = [e.mean(0) for e in eyes]
+        across = (centres[0] - centres[1]) / np.linalg.norm(centres[0] - centres[1])
+        nose = posed[self.prior.landmark_vertices[168]].mean(0)
+        ahead = nose - (centres[0] + centres[1]) / 2
+        ahead -= across * (ahead @ across)
+        ahead /= np.linalg.norm(ahead)
+        down = np.cross(ahead, across)
+        down *= np.sign(down[1] + 1e-9)
+        size = rng.uniform(0.021, 0.029), rng.uniform(0.014, 0.025)
+        colour = np.exp(rng.uniform(-4, -0.7)) * rng.uniform(0.7, 1.0, 3)
+        thick = max(1, int(rng.uniform(0.8, 4.5)))
+        shaded = rng.uniform(0.05, 0.6) if rng.random() < 0.15 else 1.0
+        for side, centre in enumerate(centres):
+            ring = centre + 0.024 * ahead + self._rings[side] @ np.stack([across * size[0], down * size[1], ahead])
+            shown = (focal * ring[:, :2] / ring[:, 2:] + _DRAWN / 2) * 16
+            if shaded < 1:
+                lens = np.zeros(picture.shape[:2], np.uint8)
+                cv2.fillPoly(lens, [shown.astype(np.int32)], 1, shift=4)
+                picture[lens > 0] *= shaded
+            cv2.polylines(picture, [shown.astype(np.int32)], True, colour.tolist(), thick, cv2.LINE_AA, 4)
+        ends = np.stack([c + 0.024 * ahead + across * s * size[0] for c, s in zip(centres, (-1, 1))])
+        shown = (focal * ends[:, :2] / ends[:, 2:] + _DRAWN / 2).astype(int)
+        cv2.line(picture, tuple(map(int, shown[0])), tuple(map(int, shown[1])), colour.tolist(), thick, cv2.LINE_AA)
+
+
+def _backdrop(rng: np.random.Generator, size: int) -> np.ndarray:
+    """S x S x 3 linear: plain walls, blurred rooms, stripes, shapes."""
+    low = rng.choice([1, 2, 4, 8, 16])
+    noise = rng.uniform(0, 1, (low, low, 3)) ** rng.uniform(1, 3)
+    if rng.random() < 0.4:
+        noise = noise.mean(-1, keepdims=True) * rng.uniform(0.5, 1, 3)
+    out = cv2.resize(noise.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC).clip(0, 1.5)
+    out = np.ascontiguousarray(out.reshape(size, size, -1) * np.ones(3, np.float32))
+    for _ in range(rng.integers(0, 7)):
+        colour = (rng.uniform(0, 1, 3) ** 2).tolist()
+        a, b = rng.integers(0, size, 2).tolist(), rng.integers(0, size, 2).tolist()
+        kind = rng.integers(0, 3)
+        if kind == 0:
+            cv2.rectangle(out, a, b, colour, -1)
+        elif kind == 1:
+            cv2.ellipse(out, a, rng.integers(4, size // 2, 2).tolist(), rng.uniform(0, 180), 0, 360, colour, -1, cv2.LINE_AA)
+        else:
+            cv2.line(out, a, b, colour, int(rng.integers(1, 12)), cv2.LINE_AA)
+    if rng.random() < 0.5:
+        out = cv2.GaussianBlur(out, (0, 0), rng.uniform(0.5, 8))
+    return out
+
+
+def _blob(points: np.ndarray, rng: np.random.Generator, wobble: float) -> np.ndarray:
+    """A closed outline through points, roughened; int32 with 4 fractional bits."""
+    dense = np.concatenate([points, points[:1]])
+    steps = np.linspace(0, len(points), 6 * len(points), endpoint=False)
+    where = np.stack([np.interp(steps, np.arange(len(dense)), dense[:, k]) for k in range(2)], 1)
+    return ((where + rng.normal(0, wobble, where.shape)) * 16).astype(np.int32)
+
+
+def _fill(picture: np.ndarray, outline: np.ndarray, colour: np.ndarray, rng: np.random.Generator, streaks: float) -> np.ndarray:
+    """Fills an outline with a colour that varies in streaks; returns where (bool)."""
+    size = picture.shape[0]
+    mask = np.zeros((size, size), np.uint8)
+    low, high = np.clip(outline.min(0) // 16 - 1, 0, size), np.clip(outline.max(0) // 16 + 2, 0, size)
+    part = slice(low[1], high[1]), slice(low[0], high[0])
+    tall, wide = high[1] - low[1], high[0] - low[0]
+    if tall > 0 and wide > 0:
+        cv2.fillPoly(mask, [outline], 255, cv2.LINE_AA, 4)
+        share = mask[part].astype(np.float32)[..., None] / 255
+        coarse = rng.normal(0, streaks, (1 + tall * rng.integers(2, 12) // size, 1 + wide * rng.integers(8, size) // size))
+        grain = cv2.resize(np.exp(coarse).astype(np.float32), (int(wide), int(tall)))
+        picture[part] += share * (np.asarray(colour, np.float32) * grain[..., None] - picture[part])
+    return mask > 127
+
+
+def _draw_body(picture: np.ndarray, marks: np.ndarray, wide: float, skin: np.ndarray, rng: np.random.Generator) -> None:
+    chin, size = marks[152], picture.shape[0]
+    neck = chin + np.array([rng.normal(0, 0.1), rng.uniform(0.1, 0.35)]) * wide
+    half = rng.uniform(0.28, 0.42) * wide
+    column = np.array([[-half, -0.4 * wide], [half, -0.4 * wide], [1.2 * half, size], [-1.2 * half, size]]) + neck
+    _fill(picture, _blob(column, rng, 0.3), skin * rng.uniform(0.4, 1.0), rng, 0.05)
+    if rng.random() < 0.9:
+        drop, width = rng.uniform(0.05, 0.5) * wide, rng.uniform(0.9, 1.8) * wide
+        dip = rng.uniform(0, 0.5) * wide
+        shirt = np.array([[-width, drop], [-half, 0], [0, dip], [half, 0], [width, drop], [width, size], [-width, size]])
+        _fill(picture, _blob(shirt + neck, rng, 0.6), rng.uniform(0, 0.8, 3) ** 2, rng, rng.uniform(0, 0.3))
+
+
+def _draw_long_hair(picture, marks, wide: float, colour, rng: np.random.Generator) -> None:
+    top, chin = marks[10], marks[152]
+    middle = marks[:468].mean(0)
+    long, out = rng.uniform(0.2, 2.2), rng.uniform(0.5, 0.85) * wide
+    up = (top - chin) / max(np.linalg.norm(top - chin), 1)
+    side = np.array([-up[1], up[0]])
+    high = np.linalg.norm(top - chin)
+    outline = [middle + up * high * rng.uniform(0.75, 1.0)]
+    for x, y in ((0.8, 0.5), (1.0, 0.0), (rng.uniform(0.8, 1.3), -long)):
+        outline.append(middle + side * out * x + up * high * y)
+    for x, y in ((-rng.uniform(0.8, 1.3), -long), (-1.0, 0.0), (-0.8, 0.5)):
+        outline.append(middle + side * out * x + up * high * y)
+    _fill(picture, _blob(np.array(outline), rng, 1.0), colour, rng, 0.35)
+
+
+def _draw_fringe(picture, marks, wide: float, colour, rng: np.random.Generator) -> None:
+    """Hair in front: over the forehead, or down the sides of the face."""
+    if rng.random() < 0.5:
+        line = marks[[127, 68, 10, 298, 356]] if rng.random() < 0.5 else marks[[68, 10, 298]]
+        deep = line + (marks[9] - marks[10]) * rng.uniform(0.1, 1.2, (len(line), 1))
+        above = line[::-1] - (marks[9] - marks[10]) * 1.3
+        outline = np.concatenate([deep, above])
+    else:
+        side = marks[[54, 127, 234, 93, 132]] if rng.random() < 0.5 else marks[[284, 356, 454, 323, 361]]
+        middle = marks[:468].mean(0)
+        inside = side + (middle - side) * rng.uniform(-0.1, 0.45, (len(side), 1))
+        outside = side - (middle - side) * rng.uniform(0.2, 0.6)
+        outline = np.concatenate([inside, outside[::-1]])
+    _fill(picture, _blob(outline, rng, 1.2), colour, rng, 0.35)
+
+
+def _draw_occluder(picture, marks, wide: float, skin, rng: np.random.Generator) -> float:
+    """A hand, a microphone, a sheet, the picture's edge; returns the share of the landmarks it covers."""
+    size = picture.shape[0]
+    centre = marks[rng.integers(0, 468)] + rng.normal(0, 0.25, 2) * wide
+    kind = rng.random()
+    colour = skin * rng.uniform(0.6, 1.5) if kind < 0.5 else rng.uniform(0, 1, 3) ** 2
+    if kind < 0.35:  # fingers
+        covered = np.zeros((size, size), bool)
+        along = rng.normal(size=2)
+        along /= np.linalg.norm(along) + 1e-9
+        for finger in range(rng.integers(2, 5)):
+            base = centre + np.array([-along[1], along[0]]) * finger * 0.14 * wide
+            box = (
+                tuple(map(float, base)),
+                (float(rng.uniform(0.5, 1.2) * wide), float(0.13 * wide)),
+                float(np.degrees(np.arctan2(along[1], along[0]))),
+            )
+            covered |= _fill(picture, (cv2.boxPoints(box) * 16).astype(np.int32), colour * rng.uniform(0.85, 1.1), rng, 0.06)
+    elif kind < 0.85:
+        turn = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(4, 10)))
+        radius = rng.uniform(0.1, 0.5, len(turn)) * wide
+        outline = centre + radius[:, None] * np.stack([np.cos(turn), np.sin(turn)], 1)
+        covered = _fill(picture, _blob(outline, rng, 0.5), colour, rng, 0.15)
+    else:  # the frame ends here
+        covered = np.zeros((size, size), bool)
+        edge = int(rng.uniform(0.03, 0.35) * size)
+        index = (
+            (slice(0, edge),),
+            (slice(size - edge, size),),
+            (slice(None), slice(0, edge)),
+            (slice(None), slice(size - edge, size)),
+        )
+        chosen = index[rng.integers(0, 4)]
+        picture[chosen] = 0 if rng.random() < 0.7 else colour
+        covered[chosen] = True
+    at = marks[:468].astype(int).clip(0, size - 1)
+    return float(covered[at[:, 1], at[:, 0]].mean())
+
+
+def as_photographed(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """H x W x 3 linear to uint8 sRGB with a camera's tone curve, blur, noise and compression."""
+    if rng.random() < 0.35:
+        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 1.6))
+    if rng.random() < 0.15:  # small in its frame, then enlarged
+        small = int(picture.shape[0] * rng.uniform(0.3, 0.8))
+        picture = cv2.resize(cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA), picture.shape[1::-1])
+    noise = rng.standard_normal(picture.shape, np.float32)
+    noise *= np.sqrt(np.maximum(picture, 0)) * rng.uniform(0, 0.02) + rng.uniform(0, 0.004)
+    levels = np.linspace(0, _BRIGHTEST, 4096)
+    if rng.random() < 0.4:  # highlights are rolled off rather than cut
+        levels = levels / (1 + levels * rng.uniform(0, 0.5))
+    levels = np.clip(levels, 0, 1)
+    code = np.where(levels <= 0.0031308, 12.92 * levels, 1.055 * np.maximum(levels, 1e-6) ** (1 / 2.4) - 0.055)
+    if rng.random() < 0.4:
+        code = (code - 0.5) * rng.uniform(0.8, 1.25) + 0.5 + rng.normal(0, 0.04)
+    index = np.clip((picture + noise) * np.float32(4095 / _BRIGHTEST), 0, 4095).astype(np.int16)
+    shown = (255 * code).astype(np.float32)[index]
+    grey = shown @ LUMINANCE.astype(np.float32)
+    vivid = 0.0 if rng.random() < 0.08 else np.float32(np.exp(rng.normal(0, 0.15)))
+    out = np.clip(grey[..., None] + vivid * (shown - grey[..., None]) + 0.5, 0, 255).astype(np.uint8)
+    if rng.random() < 0.4:
+        out = cv2.imdecode(cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, int(rng.uniform(25, 95))])[1], cv2.IMREAD_COLOR)
+    return out
