@@ -27,7 +27,7 @@ from pipeline.progress import Listener, silent
 
 _BATCH = 64
 _POOL = 16384  # crops kept to be met again
-_MEET_AGAIN = 3  # steps taken at most for each fresh batch
+_FRESH_EVERY = 3  # steps: drawing faces and learning from them share the same cores
 _RATE = 2e-3
 _WARM = 300  # steps
 _AVERAGE = 0.998  # of the weights over the steps; the average is what is saved
@@ -96,15 +96,15 @@ class Feed:
     def __call__(self) -> tuple[np.ndarray, Truth]:
         """A batch: half of it new where there is something new, the rest met before."""
         newest = None
-        try:
-            self._keep(*self._queue.get(block=self._turns >= _MEET_AGAIN or self._filled < 16 * self._batch, timeout=300))
-            self._turns, newest = 0, self._newest
-        except Empty:
-            self._turns += 1
-            if not self._process.is_alive():
+        if self._turns % _FRESH_EVERY == 0 or self._filled < 8 * self._batch:
+            try:
+                self._keep(*self._queue.get(timeout=300))
+            except Empty:
                 raise ModelError(
-                    "the process that draws synthetic faces has ended. Free some memory and go on with --resume."
+                    "the process that draws synthetic faces says nothing. Free some memory and go on with --resume."
                 ) from None
+            newest = self._newest
+        self._turns += 1
         index = self._rng.integers(0, self._filled, self._batch)
         if newest is not None:
             index[: self._batch // 2] = self._rng.choice(newest, self._batch // 2, replace=False)
@@ -190,7 +190,11 @@ def train_encoder(
             for group in optimiser.param_groups:
                 group["lr"] = rate
             pictures, truth = feed()
-            crops = augmented(as_input(pictures, device), training.steps).contiguous(memory_format=torch.channels_last)
+            crops = as_input(pictures, device)
+            half = len(crops) // 2  # the other half stays as it was drawn
+            crops = torch.cat([crops[:half], augmented(crops[half:], training.steps)]).contiguous(
+                memory_format=torch.channels_last
+            )
             tensors = as_tensors(truth, device)
             total, parts = loss(
                 encoder(crops, tensors["focal"] * (1 + 0.2 * torch.randn_like(tensors["focal"])).clamp(0.6, 1.6)), tensors
@@ -252,5 +256,5 @@ def _sample_sheet(
     from models.encoder.render import rendered
 
     pictures, truth = held_out[0][:8], held_out[1][:8]
-    shown = rendered(encode(encoder, pictures, truth.focal), truth.focal, prior, reflectance, 112)
+    shown = rendered(encode(encoder, pictures, truth.focal), truth.focal, prior, reflectance, pictures.shape[1])
     write_photo(path, np.vstack([np.hstack(pictures), np.hstack(shown)]))

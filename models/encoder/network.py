@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from models.light.harmonics import AMBIENT, COUNT
 
 WIDTHS = (32, 64, 128)
-SIZE = 112  # pixels of the crop
+SIZE = 96  # pixels of the crop
 _EXPRESSIONS, _IDENTITY, _ALBEDO = 52, 80, 32
 _PARTS = (_IDENTITY, _EXPRESSIONS, 4, 6, 3, _ALBEDO, 3 * COUNT, 1)
 _TYPICAL_SCALE = -1.0  # log crop widths that 0.1 m spans
@@ -90,7 +90,7 @@ class Encoder(nn.Module):
         self.trunk = nn.Sequential(*layers)
         self.squeeze = nn.Conv2d(widths[-1], 96, 1, bias=False)
         self.squeeze_norm = nn.BatchNorm2d(96)
-        self.mix = nn.Linear(96 * 49 + 1, 320)
+        self.mix = nn.Linear(96 * (SIZE // 16) ** 2 + 1, 320)
         self.out = nn.Linear(320, sum(_PARTS))
         with torch.no_grad():
             self.out.weight.mul_(0.1)

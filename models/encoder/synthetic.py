@@ -20,7 +20,7 @@ from models.prior.face import EXPRESSIONS, LEFT_EYE, RIGHT_EYE, AnnyPrior
 from models.prior.reflectance import Reflectance, hair_colour
 from models.prior.synthetic import vertex_normals
 
-_DRAWN = 144  # heads are drawn larger and reduced, so that their edges are smooth
+_DRAWN = 132  # heads are drawn larger and reduced, so that their edges are smooth
 _BRIGHTEST = 4.0  # linear value that no camera still tells from brighter ones
 ROOM = 1.5  # crop width over the wider side of the landmarks' box
 _AT = {name: k for k, name in enumerate(EXPRESSIONS)}

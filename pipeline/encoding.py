@@ -1,0 +1,120 @@
+"""The encoder put to work: a face's box in a picture in, its whole code in the camera's axes out."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from capture.face_finder import FaceBox
+from models.code import Camera, FaceCode, Person
+from models.encoder.crop import Crop
+from models.encoder.network import SIZE, Codes, Encoder, folded
+from models.encoder.synthetic import ROOM, translation_of_place
+from models.encoder.weights import load_weights
+from models.light.harmonics import HarmonicLight
+from models.prior.face import AnnyPrior
+from pipeline.fitting import LandmarkModel
+from pipeline.shot import TYPICAL_FOCAL, frame_fitter
+
+_BOX = 0.984  # a detector's box over the landmarks' box, median over the media's clips and photos
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the encoder says of one face.
+
+    Attributes:
+        identity: 80.
+        code: in the camera's axes; its confidence is that there is a face at all.
+        albedo: 32 coefficients of `models.prior.reflectance`.
+        light: in the camera's axes.
+    """
+
+    identity: np.ndarray
+    code: FaceCode
+    albedo: np.ndarray
+    light: HarmonicLight
+
+    def person(self, camera: Camera) -> Person:
+        """The one seen, as far as one look tells."""
+        return Person(self.identity, np.zeros((478, 3)), camera, np.zeros(52), np.zeros((2, 2)))
+
+
+def typical_camera(width: int, height: int) -> Camera:
+    """The camera that a picture of unknown origin is taken to come from."""
+    return Camera(TYPICAL_FOCAL * max(width, height), width, height)
+
+
+def crop_of_box(camera: Camera, box: FaceBox) -> Crop:
+    return Crop(camera, box.centre, ROOM * box.side / _BOX)
+
+
+def crop_of_landmarks(camera: Camera, landmarks: np.ndarray) -> Crop:
+    """The crop about 478 x 2+ landmarks (pixels), as the encoder is used to."""
+    low, high = landmarks[:468, :2].min(0), landmarks[:468, :2].max(0)
+    middle = (low + high) / 2
+    return Crop(camera, (float(middle[0]), float(middle[1])), float(max((high - low).max(), 8.0)) * ROOM)
+
+
+def out_of_crop(codes: Codes, index: int, crop: Crop) -> Encoded:
+    """One of the encoder's answers, from its crop's axes to the camera's."""
+    identity, expression, gaze, rotation, place, albedo, light, confidence = (np.asarray(c[index], np.float64) for c in codes)
+    translation = translation_of_place(place[None], np.array([crop.focal]))[0]
+    code = FaceCode(
+        expression, crop.rotation_out(rotation), crop.translation_out(translation), np.clip(gaze, -0.9, 0.9),
+        float(1 / (1 + np.exp(-confidence))),
+    )  # fmt: skip
+    return Encoded(identity, code, albedo, HarmonicLight(light).rotated(crop.rotation))
+
+
+class FaceEncoder:
+    """Crops in, codes out."""
+
+    def __init__(self, prior: AnnyPrior, weights: str | None = None, device: str = "cpu", encoder: Encoder | None = None):
+        """Args:
+        weights: file; None takes those that ship with the project.
+
+        Raises:
+            ModelError: weights that can't be used.
+        """
+        self.prior, self.device = prior, device
+        self._model = LandmarkModel.of(prior)
+        network = folded(encoder or load_weights(weights)[0]).to(device)
+        self._network = network
+        if device == "cpu":
+            with warnings.catch_warnings(), torch.inference_mode():
+                warnings.simplefilter("ignore")  # tracing is deprecated; nothing else saves a call's overhead without a compiler
+                example = torch.zeros(1, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last), torch.ones(1)
+                self._single = torch.jit.freeze(torch.jit.trace(network.eval(), example))
+        else:
+            self._single = network
+
+    def codes(self, crops: np.ndarray, focal: np.ndarray) -> Codes:
+        """Of N x S x S x 3 uint8 sRGB crops with N focal lengths (crop widths); on the CPU, as tensors."""
+        with torch.inference_mode():
+            pictures = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float().div_(255)
+            pictures = pictures.contiguous(memory_format=torch.channels_last)
+            lengths = torch.from_numpy(np.asarray(focal, np.float32)).to(self.device)
+            network = self._single if len(crops) == 1 else self._network
+            return Codes(*(part.cpu() for part in network(pictures, lengths)))
+
+    def __call__(self, image: np.ndarray, crop: Crop) -> Encoded:
+        """The face in one crop of an H x W x 3 uint8 sRGB picture."""
+        return out_of_crop(self.codes(crop.take(image)[None], np.array([crop.focal])), 0, crop)
+
+    def settled(self, image: np.ndarray, crop: Crop, looks: int = 2) -> Encoded:
+        """The same after looking again where the face turned out to be."""
+        encoded = self(image, crop)
+        for _ in range(looks - 1):
+            if encoded.code.confidence < 0.3:
+                break
+            crop = crop_of_landmarks(crop.camera, self.landmarks(encoded, crop.camera))
+            encoded = self(image, crop)
+        return encoded
+
+    def landmarks(self, encoded: Encoded, camera: Camera) -> np.ndarray:
+        """478 x 2 landmarks of a code, pixels of the camera's picture."""
+        return frame_fitter(self._model, encoded.person(camera)).landmarks(encoded.code)
