@@ -7,7 +7,7 @@ import multiprocessing
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty
+from queue import Empty, Full
 
 import numpy as np
 import torch
@@ -55,8 +55,15 @@ def _feed(queue, seed: int, count: int) -> None:
     torch.set_num_threads(1)
     prior = load_prior()
     faces = SyntheticFaces(prior, load_reflectance(prior), seed)
-    while True:
-        queue.put(faces.batch(count))
+    parent = multiprocessing.parent_process()
+    while parent.is_alive():  # whichever way it ended
+        drawn = faces.batch(count)
+        while parent.is_alive():
+            try:
+                queue.put(drawn, timeout=5)
+                break
+            except Full:
+                continue
 
 
 class Feed:

@@ -11,53 +11,99 @@ from models.raster import Fragments
 
 # where no OpenMP is installed numba falls back to a pool of threads that ends the process when two callers meet in it
 PARALLEL = Lock()
+_ON_EDGE = np.float32(1e-4)  # pixels: what rounding makes of a centre that lies on an edge
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _fill(points, triangles, cull, bands, triangle_out, bary_out, inverse_depth):
+def _fill(points, triangles, cull, bands, triangle_out, bary_out, depth_out):
     height, width = triangle_out.shape
+    count = triangles.shape[0]
+    rows = np.empty((count, 2), np.int32)  # first and last of each triangle, found once for all bands
+    for t in prange(count):
+        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        ay, by, cy = points[a, 1], points[b, 1], points[c, 1]
+        rows[t, 0] = max(0, int(np.ceil(min(ay, min(by, cy)) - np.float32(0.5))))
+        rows[t, 1] = min(height - 1, int(np.floor(max(ay, max(by, cy)) - np.float32(0.5))))
+        if points[a, 2] <= 1e-6 or points[b, 2] <= 1e-6 or points[c, 2] <= 1e-6:  # behind the camera: never wrapped around
+            rows[t, 1] = -1
     for band in prange(bands):
         first, last = height * band // bands, height * (band + 1) // bands
         triangle_out[first:last] = -1
-        inverse_depth[first:last] = 0.0
-        for t in range(triangles.shape[0]):
-            a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-            ay, by, cy = points[a, 1], points[b, 1], points[c, 1]
-            y0 = max(first, int(np.ceil(min(ay, min(by, cy)) - np.float32(0.5))))
-            y1 = min(last - 1, int(np.floor(max(ay, max(by, cy)) - np.float32(0.5))))
+        depth_out[first:last] = 0.0  # holds 1 / depth until the band is full
+        for t in range(count):
+            y0, y1 = max(first, rows[t, 0]), min(last - 1, rows[t, 1])
             if y1 < y0:
                 continue
-            az, bz, cz = points[a, 2], points[b, 2], points[c, 2]
-            if az <= 1e-6 or bz <= 1e-6 or cz <= 1e-6:  # behind the camera: dropped, never wrapped around
-                continue
+            a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
             ax, bx, cx = points[a, 0], points[b, 0], points[c, 0]
             x0 = max(0, int(np.ceil(min(ax, min(bx, cx)) - np.float32(0.5))))
             x1 = min(width - 1, int(np.floor(max(ax, max(bx, cx)) - np.float32(0.5))))
             if x1 < x0:
                 continue
+            ay, by, cy = points[a, 1], points[b, 1], points[c, 1]
             area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
             if area == 0.0 or (cull and area < 0.0):
                 continue
             scale = np.float32(1.0) / area
             # both weights and 1/z are linear in x and y, so a step to the right is an addition
             wa_x, wb_x = (by - cy) * scale, (cy - ay) * scale
-            iza, izb, izc = np.float32(1.0) / az, np.float32(1.0) / bz, np.float32(1.0) / cz
+            izc = np.float32(1.0) / points[c, 2]
+            iza, izb = np.float32(1.0) / points[a, 2] - izc, np.float32(1.0) / points[b, 2] - izc
+            wc_x = -wa_x - wb_x
             for y in range(y0, y1 + 1):
                 px, py = np.float32(x0) + np.float32(0.5), np.float32(y) + np.float32(0.5)
                 wa = ((bx - px) * (cy - py) - (by - py) * (cx - px)) * scale
                 wb = ((cx - px) * (ay - py) - (cy - py) * (ax - px)) * scale
-                for x in range(x0, x1 + 1):
-                    wc = np.float32(1.0) - wa - wb
-                    if wa >= 0.0 and wb >= 0.0 and wc >= 0.0:
-                        iz = wa * iza + wb * izb + wc * izc
-                        if iz > inverse_depth[y, x]:
-                            inverse_depth[y, x] = iz
-                            triangle_out[y, x] = t
-                            bary_out[y, x, 0] = wa * iza / iz
-                            bary_out[y, x, 1] = wb * izb / iz
-                            bary_out[y, x, 2] = wc * izc / iz
+                wc = np.float32(1.0) - wa - wb
+                # from the first to the last pixel where no weight is negative; on an edge both neighbours take it
+                low, high = np.float32(0.0), np.float32(x1 - x0)
+                if wa_x > 0:
+                    low = max(low, -wa / wa_x)
+                elif wa_x < 0:
+                    high = min(high, -wa / wa_x)
+                elif wa < 0:
+                    continue
+                if wb_x > 0:
+                    low = max(low, -wb / wb_x)
+                elif wb_x < 0:
+                    high = min(high, -wb / wb_x)
+                elif wb < 0:
+                    continue
+                if wc_x > 0:
+                    low = max(low, -wc / wc_x)
+                elif wc_x < 0:
+                    high = min(high, -wc / wc_x)
+                elif wc < 0:
+                    continue
+                start, end = int(np.ceil(low - _ON_EDGE)), int(np.floor(high + _ON_EDGE))
+                wa += start * wa_x
+                wb += start * wb_x
+                for x in range(x0 + start, x0 + end + 1):
+                    iz = izc + wa * iza + wb * izb
+                    if iz > depth_out[y, x]:
+                        depth_out[y, x] = iz
+                        triangle_out[y, x] = t
+                        bary_out[y, x, 0] = wa
+                        bary_out[y, x, 1] = wb
                     wa += wa_x
                     wb += wb_x
+        # perspective, once for each pixel rather than once for each surface that ever was nearest
+        for y in range(first, last):
+            for x in range(width):
+                t = triangle_out[y, x]
+                if t < 0:
+                    depth_out[y, x] = np.inf
+                    bary_out[y, x, 0] = 0.0
+                    bary_out[y, x, 1] = 0.0
+                    bary_out[y, x, 2] = 0.0
+                    continue
+                depth = np.float32(1.0) / depth_out[y, x]
+                depth_out[y, x] = depth
+                wa = max(bary_out[y, x, 0], np.float32(0.0)) / points[triangles[t, 0], 2] * depth
+                wb = max(bary_out[y, x, 1], np.float32(0.0)) / points[triangles[t, 1], 2] * depth
+                bary_out[y, x, 0] = wa
+                bary_out[y, x, 1] = wb
+                bary_out[y, x, 2] = max(np.float32(1.0) - wa - wb, np.float32(0.0))
 
 
 @njit(parallel=True, cache=True, nogil=True)
@@ -87,13 +133,12 @@ def rasterise(points: np.ndarray, triangles: np.ndarray, height: int, width: int
         cull: leave out triangles that turn clockwise in the picture's y-down axes into view from behind.
     """
     triangle = np.empty((height, width), np.int32)
-    barycentric = np.zeros((height, width, 3), np.float32)
-    inverse = np.empty((height, width), np.float32)
+    barycentric = np.empty((height, width, 3), np.float32)
+    depth = np.empty((height, width), np.float32)
     points, triangles = np.ascontiguousarray(points, np.float32), np.ascontiguousarray(triangles, np.int32)
     with PARALLEL:
-        _fill(points, triangles, cull, 2 * get_num_threads(), triangle, barycentric, inverse)
-    with np.errstate(divide="ignore"):
-        return Fragments(triangle, barycentric, np.float32(1.0) / inverse)
+        _fill(points, triangles, cull, 2 * get_num_threads(), triangle, barycentric, depth)
+    return Fragments(triangle, barycentric, depth)
 
 
 def interpolate(fragments: Fragments, triangles: np.ndarray, attributes: np.ndarray) -> np.ndarray:
