@@ -1,8 +1,7 @@
-"""`train-encoder`: the encoder learns from synthetic faces, in the time it is given, and can go on another day."""
+"""`train-encoder`: the encoder learns from synthetic faces, then from real ones, in the time it has; it can go on another day."""
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import time
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from capture.photo import write_photo
-from models.encoder.losses import SyntheticLoss, as_tensors
-from models.encoder.network import WIDTHS, Encoder
+from models.encoder.decoder import Decoder
+from models.encoder.losses import PhotometricLoss, SyntheticLoss, as_tensors
+from models.encoder.network import WIDTHS, Codes, Encoder
 from models.encoder.synthetic import SyntheticFaces, Truth
 from models.encoder.weights import load_weights, save_aside, save_weights
 from models.errors import ModelError
@@ -24,12 +24,15 @@ from models.prior.face import AnnyPrior, load_prior
 from models.prior.reflectance import Reflectance, load_reflectance
 from pipeline.encoder_evaluation import HELD_OUT, as_input, code_errors, encode
 from pipeline.progress import Listener, silent
+from pipeline.real_faces import read_real_faces
 
 _BATCH = 64
 _POOL = 16384  # crops kept to be met again
 _FRESH_EVERY = 3  # steps: drawing faces and learning from them share the same cores
 _RATE = 2e-3
 _WARM = 300  # steps
+_REAL_BATCH, _REAL_WEIGHT, _RATE_REAL = 16, 2.0, 5e-4
+SYNTHETIC = "synthetic"
 _AVERAGE = 0.998  # of the weights over the steps; the average is what is saved
 
 
@@ -131,113 +134,181 @@ def augmented(pictures: Tensor, seed: int) -> Tensor:
     return chain(pictures).clamp(0, 1)
 
 
-def train_encoder(
-    output: str | Path, minutes: float, *, resume: bool = False, device: str = "cpu", seed: int = 0, listen: Listener = silent,
-    say=print, report_every: float = 120.0,
-) -> dict:  # fmt: skip
-    """Trains for some minutes; writes the weights to `output`, and the training's state beside them, every few minutes.
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train.
 
-    Args:
-        minutes: that this call takes; the learning rate falls to its end over them.
-        resume: go on from `output` and its state.
-        say: told a table, line by line.
+    Attributes:
+        minutes: that a run takes; the learning rate falls to its end over them.
+        data: `synthetic` alone, or folders and files of real faces, which are then learned from beside synthetic ones.
+        landmarks: whether real faces come with the tracker's landmarks (weight 10) or with nothing but their pixels.
+        resume: go on from the output and its state.
+        report_every: seconds.
+    """
+
+    minutes: float
+    data: tuple[str, ...] = (SYNTHETIC,)
+    landmarks: bool = False
+    resume: bool = False
+    device: str = "cpu"
+    seed: int = 0
+    report_every: float = 120.0
+
+
+class Trainer:
+    """One run: `run` takes steps until its time is over, saving the averaged weights and its own state as it goes."""
+
+    def __init__(self, output: str | Path, settings: TrainingSettings, listen: Listener = silent, say=print):
+        """Raises:
+        ModelError: nothing to resume from.
+        MediaError: no real face in the data.
+        """
+        self.output, self.settings, self._listen, self._say = Path(output), settings, listen, say
+        self.prior = load_prior()
+        self.reflectance = load_reflectance(self.prior)
+        self.encoder, self.training = Encoder(), Training()
+        device = settings.device
+        if settings.resume:
+            kept, origin = load_weights(self.output)
+            self.encoder.load_state_dict(kept.state_dict())
+            self.training = Training(**origin["training"])
+        self.encoder = self.encoder.to(device, memory_format=torch.channels_last)
+        self._average = {k: v.detach().clone() for k, v in self.encoder.state_dict().items()}
+        self._optimiser = torch.optim.AdamW(self.encoder.parameters(), lr=_RATE, weight_decay=0.02, betas=(0.9, 0.98))
+        if settings.resume:
+            _restore(self.output, self.encoder, self._optimiser, device)
+        self._loss = SyntheticLoss(self.prior, self.reflectance, device)
+        self._held_out = SyntheticFaces(self.prior, self.reflectance, HELD_OUT).batch(512)
+        self.real = None
+        places = [place for place in settings.data if place != SYNTHETIC]
+        if places:
+            self.real = read_real_faces(places, settings.seed, settings.landmarks, listen=listen)
+            for name, why in self.real.skipped:
+                say(f"skipped {name}: {why}")
+            say(f"{len(self.real)} crops of real faces from {len(self.real.files)} files, {len(self.real.skipped)} files skipped")
+            decoder = Decoder(self.prior, self.reflectance, device)
+            self._photometric = PhotometricLoss(decoder, landmarks=10.0 if settings.landmarks else 0.0)
+        self._sums: dict[str, float] = {}
+        self._counted = 0
+
+    def run(self) -> dict:
+        """Trains; returns a report."""
+        minutes = self.settings.minutes
+        begun = self.training.seconds
+        start = since = time.perf_counter()
+        self._say(
+            "minutes | steps | faces drawn | loss | landmarks % | expression | pose deg | light deg | gaze deg | albedo | rms"
+        )
+        with Feed(self.settings.seed + 1 + self.training.steps) as feed:
+            self.encoder.train()
+            while (elapsed := time.perf_counter() - start) < 60 * minutes:
+                fall = 0.5 + 0.5 * np.cos(np.pi * elapsed / (60 * minutes))
+                highest = _RATE if self.real is None else _RATE_REAL
+                for group in self._optimiser.param_groups:
+                    group["lr"] = highest * min(1.0, (self.training.steps + 1) / _WARM) * fall + 1e-6
+                self._step(*feed())
+                self.training.fresh += feed.fresh
+                feed.fresh = 0
+                self.training.seconds = begun + elapsed
+                self._listen("train", int(elapsed), int(60 * minutes))
+                if time.perf_counter() - since > self.settings.report_every:
+                    self._keep()
+                    since = time.perf_counter()
+        self.training.seconds = begun + time.perf_counter() - start
+        return self._keep()
+
+    def _step(self, pictures: np.ndarray, truth: Truth) -> None:
+        device, step = self.settings.device, self.training.steps
+        crops = as_input(pictures, device)
+        half = len(crops) // 2  # the other half stays as it was drawn
+        crops = torch.cat([crops[:half], augmented(crops[half:], step)])
+        tensors = as_tensors(truth, device)
+        unsure = (1 + 0.2 * torch.randn_like(tensors["focal"])).clamp(0.6, 1.6)  # nobody tells the focal length exactly
+        codes = self.encoder(crops.contiguous(memory_format=torch.channels_last), tensors["focal"] * unsure)
+        total, parts = self._loss(codes, tensors)
+        if self.real is not None:
+            real, told = self._real_step(step)
+            total, parts = total + _REAL_WEIGHT * real, parts | told
+        if not torch.isfinite(total):
+            raise ModelError(f"{self.output}: training went astray at step {step} (loss {float(total)}). Go on with --resume.")
+        self._optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 5.0)
+        self._optimiser.step()
+        self.training.steps += 1
+        decay = min(_AVERAGE, 1 - 1 / (self.training.steps + 1))
+        with torch.no_grad():
+            for name, value in self.encoder.state_dict().items():
+                if value.is_floating_point():
+                    self._average[name].lerp_(value, 1 - decay)
+                else:
+                    self._average[name].copy_(value)
+        self._counted += 1
+        for name, value in (parts | {"total": float(total.detach())}).items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def _real_step(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        device = self.settings.device
+        chosen = np.random.default_rng((self.settings.seed, step)).integers(0, len(self.real), _REAL_BATCH)
+        crops = as_input(self.real.crops[chosen], device).contiguous(memory_format=torch.channels_last)
+        focal = torch.from_numpy(self.real.focal[chosen].astype(np.float32)).to(device)
+        marks = torch.from_numpy(self.real.marks[chosen]).to(device)
+        # in training mode few real crops would bend the norms' statistics, which synthetic ones set
+        self.encoder.eval()
+        codes = self.encoder(crops, focal)
+        self.encoder.train()
+        sure = (codes.confidence > 0).nonzero()[:, 0]  # detectors also find printed faces and the backs of heads
+        if not len(sure):
+            return codes.identity.sum() * 0, {}
+        return self._photometric(Codes(*(c[sure] for c in codes)), crops[sure], focal[sure], marks[sure])
+
+    def averaged(self) -> Encoder:
+        """The averaged weights, on the CPU, ready to run."""
+        copy = Encoder()
+        copy.load_state_dict({k: v.cpu() for k, v in self._average.items()})
+        return copy.eval()
+
+    def _keep(self) -> dict:
+        encoder = self.averaged()
+        pictures, truth = self._held_out
+        errors = code_errors(encode(encoder, pictures, truth.focal), truth, self.prior, self.reflectance)
+        told = {k: float(v.mean()) for k, v in errors.items()}
+        data = list(self.settings.data) if self.real is None else [SYNTHETIC, *(Path(f).name for f in self.real.files)]
+        origin = {"data": data, "seed": self.settings.seed, "training": vars(self.training), "held_out": told}
+        save_weights(self.output, encoder, WIDTHS, origin)
+        moments = {f"weights.{k}": v.cpu() for k, v in self.encoder.state_dict().items()}
+        for number, value in self._optimiser.state_dict()["state"].items():
+            moments |= {f"moment.{number}.{k}": torch.as_tensor(v).cpu() for k, v in value.items()}
+        save_aside(_state_of(self.output), moments, {"format": "understudy-training"})
+        _sample_sheet(self.output.with_suffix(".png"), encoder, self._held_out, self.prior, self.reflectance)
+        mean = {k: v / max(self._counted, 1) for k, v in self._sums.items()}
+        self._say(
+            f"{self.training.seconds / 60:.1f} | {self.training.steps} | {self.training.fresh} | {mean.get('total', 0):.3f} | "
+            + " | ".join(f"{told[k]:.3f}" for k in ("landmarks", "expression", "pose", "light", "gaze", "albedo"))
+            + (f" | {mean['rms']:.4f}" if "rms" in mean else " | -")
+        )
+        self._sums.clear()
+        self._counted = 0
+        report = {"output": str(self.output), **vars(self.training), "held_out": told, "data": data}
+        return report | ({"skipped": self.real.skipped} if self.real else {})
+
+
+def train_encoder(output: str | Path, settings: TrainingSettings, listen: Listener = silent, say=print) -> dict:
+    """Trains into `output` (.safetensors); its state lies beside it, and a sheet of samples. Returns a report.
 
     Raises:
-        ModelError: nothing to resume, or no room on the disk; earlier weights stay as they were.
+        ModelError, MediaError: one line; earlier weights stay as they were.
     """
-    output = Path(output)
-    prior = load_prior()
-    reflectance = load_reflectance(prior)
-    encoder, training = Encoder().to(device), Training()
-    if resume:
-        kept, origin = load_weights(output)
-        encoder.load_state_dict(kept.state_dict())
-        encoder.to(device)
-        training = Training(**origin["training"])
-    encoder = encoder.to(memory_format=torch.channels_last)
-    average = {k: v.detach().clone() for k, v in encoder.state_dict().items()}
-    optimiser = torch.optim.AdamW(encoder.parameters(), lr=_RATE, weight_decay=0.02, betas=(0.9, 0.98))
-    if resume:
-        _restore(output, encoder, optimiser, device)
-    loss = SyntheticLoss(prior, reflectance, device)
-    held_out = SyntheticFaces(prior, reflectance, HELD_OUT).batch(512)
-    state = output.with_suffix(".state.safetensors")
-    begun, since, start = training.seconds, time.perf_counter(), time.perf_counter()
-    sums: dict[str, float] = {}
-    counted = 0
-    say("minutes | steps | faces drawn | loss | landmarks % | expression | pose deg | light deg | gaze deg | albedo")
+    return Trainer(output, settings, listen, say).run()
 
-    def keep() -> dict:
-        training.seconds = begun + time.perf_counter() - start
-        copy = Encoder()
-        copy.load_state_dict({k: v.cpu() for k, v in average.items()})
-        copy.eval()
-        errors = {
-            k: float(v.mean())
-            for k, v in code_errors(encode(copy, held_out[0], held_out[1].focal), held_out[1], prior, reflectance).items()
-        }
-        origin = {"data": "synthetic", "seed": seed, "training": vars(training), "held_out": errors}
-        save_weights(output, copy, WIDTHS, origin)
-        moments = {f"weights.{k}": v.cpu() for k, v in encoder.state_dict().items()}
-        for number, value in optimiser.state_dict()["state"].items():
-            moments |= {f"moment.{number}.{k}": torch.as_tensor(v).cpu() for k, v in value.items()}
-        save_aside(state, moments, {"format": "understudy-training", "training": json.dumps(vars(training))})
-        _sample_sheet(output.with_suffix(".png"), copy, held_out, prior, reflectance)
-        say(
-            f"{training.seconds / 60:.1f} | {training.steps} | {training.fresh} | {sum(sums.values()) / max(counted, 1):.3f} | "
-            + " | ".join(f"{errors[k]:.3f}" for k in ("landmarks", "expression", "pose", "light", "gaze", "albedo"))
-        )
-        return {"output": str(output), **vars(training), "held_out": errors}
 
-    with Feed(seed + 1 + training.steps) as feed:
-        encoder.train()
-        while (elapsed := time.perf_counter() - start) < 60 * minutes:
-            share = elapsed / (60 * minutes)
-            rate = _RATE * min(1.0, (training.steps + 1) / _WARM) * (0.5 + 0.5 * np.cos(np.pi * share)) + 1e-6
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            pictures, truth = feed()
-            crops = as_input(pictures, device)
-            half = len(crops) // 2  # the other half stays as it was drawn
-            crops = torch.cat([crops[:half], augmented(crops[half:], training.steps)]).contiguous(
-                memory_format=torch.channels_last
-            )
-            tensors = as_tensors(truth, device)
-            total, parts = loss(
-                encoder(crops, tensors["focal"] * (1 + 0.2 * torch.randn_like(tensors["focal"])).clamp(0.6, 1.6)), tensors
-            )
-            if not torch.isfinite(total):
-                raise ModelError(
-                    f"{output}: training went astray at step {training.steps} (loss {float(total)}). Go on with --resume."
-                )
-            optimiser.zero_grad(set_to_none=True)
-            total.backward()
-            torch.nn.utils.clip_grad_norm_(encoder.parameters(), 5.0)
-            optimiser.step()
-            training.steps += 1
-            training.fresh += feed.fresh
-            feed.fresh = 0
-            decay = min(_AVERAGE, 1 - 1 / (training.steps + 1))
-            with torch.no_grad():
-                for name, value in encoder.state_dict().items():
-                    if value.is_floating_point():
-                        average[name].lerp_(value, 1 - decay)
-                    else:
-                        average[name].copy_(value)
-            counted += 1
-            for name, value in (parts | {"loss": float(total.detach()) - sum(parts.values())}).items():
-                sums[name] = sums.get(name, 0.0) + value
-            listen("train", int(elapsed), int(60 * minutes))
-            if time.perf_counter() - since > report_every:
-                keep()
-                since, counted = time.perf_counter(), 0
-                sums.clear()
-    return keep()
+def _state_of(output: Path) -> Path:
+    return output.with_suffix(".state.safetensors")
 
 
 def _restore(output: Path, encoder: Encoder, optimiser: torch.optim.Optimizer, device: str) -> None:
     """Weights as they were (not their average) and the optimiser's moments, where the state lies beside the weights."""
-    state = output.with_suffix(".state.safetensors")
+    state = _state_of(output)
     if not state.is_file():
         return
     try:

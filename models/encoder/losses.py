@@ -1,4 +1,4 @@
-"""What the encoder is told: on synthetic faces the codes themselves, weighed by what they do to the face one sees."""
+"""What the encoder is told: on synthetic faces their codes, on real ones nothing but the picture itself."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from models.encoder.decoder import Decoder
 from models.encoder.network import Codes
 from models.encoder.synthetic import Truth
 from models.light.harmonics import LUMINANCE, shading, spread_directions
@@ -15,6 +16,7 @@ from models.prior.face import EXPRESSIONS, AnnyPrior
 from models.prior.reflectance import Reflectance
 
 _BLINK = [EXPRESSIONS.index(n) for n in ("eyeBlinkLeft", "eyeBlinkRight")]
+_OUTLIER = 0.25  # of an sRGB code from 0 to 1: a residual of this size pulls most
 WEIGHTS = {
     "marks": 30.0, "shape": 100.0, "rotation": 1.5, "scale": 1.0, "expression": 2.0, "gaze": 2.0, "identity": 0.02,
     "albedo": 1.0, "skin": 1.0, "light": 0.7, "direction": 1.0, "face": 0.3,
@@ -95,3 +97,53 @@ class SyntheticLoss:
 def as_tensors(truth: Truth, device: str | torch.device = "cpu") -> dict[str, Tensor]:
     """The fields of a truth as float32 tensors."""
     return {name: torch.from_numpy(np.asarray(value, np.float32)).to(device) for name, value in vars(truth).items()}
+
+
+class PhotometricLoss:
+    """How far a decoded face is from the picture, without any label (Tewari et al. 2017, section 5).
+
+    Robust: a pixel that the model can't explain (hair, glasses, hands) pulls less the farther off it is (Geman & McClure 1985).
+    """
+
+    def __init__(self, decoder: Decoder, size: int = 64, landmarks: float = 0.0):
+        """Args:
+        size: of the pictures that are compared.
+        landmarks: weight of given landmarks; 0 leaves them out.
+        """
+        self.decoder, self.size, self.landmarks = decoder, size, landmarks
+        self._model = Landmarks(decoder.prior, decoder.device)
+
+    def __call__(
+        self, codes: Codes, crops: Float[Tensor, "n 3 s s"], focal: Float[Tensor, " n"], marks: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Args:
+        crops: sRGB in [0, 1].
+        marks: N x 478 x 2, crop widths from the centre; NaN where there are none.
+        """
+        decoded = self.decoder(codes, focal, self.size)
+        seen = F.interpolate(crops, size=(self.size, self.size), mode="area").permute(0, 2, 3, 1)
+        residual = encoded_srgb(decoded.colour) - seen * decoded.coverage[..., None]
+        square = residual.square().sum(-1)
+        robust = square / (square + _OUTLIER**2)
+        weight = decoded.face
+        area = weight.detach().sum((1, 2)).clamp(min=0.01 * self.size**2)
+        photometric = ((robust * weight).sum((1, 2)) / area).mean()
+        plain = ((square.detach() * weight.detach()).sum((1, 2)) / area).mean()
+        band = codes.light - codes.light.mean(2, keepdim=True)
+        parts = {
+            "photometric": photometric,
+            "prior": 0.01 * (codes.identity.square().mean() + codes.albedo.square().mean()) + 0.02 * codes.expression.mean(),
+            "grey light": 0.02 * band.square().mean(),
+        }
+        if self.landmarks and marks is not None:
+            shape = self._model.shape(codes.identity, codes.expression)
+            apart = (self._model.shown(shape, codes.rotation, codes.place, focal)[:, :468] - marks[:, :468]).abs()
+            known = torch.isfinite(apart).all(2, keepdim=True)
+            parts["marks"] = self.landmarks * torch.where(known, apart, torch.zeros_like(apart)).mean()
+        total = sum(parts.values())
+        return total, {k: float(v.detach()) for k, v in parts.items()} | {"rms": float(plain.sqrt())}
+
+
+def encoded_srgb(linear: Tensor) -> Tensor:
+    """Linear RGB to sRGB codes in [0, 1], with a gradient everywhere (a power law a little above black; 1.5 % off at most)."""
+    return (linear.clamp(min=0) + 1e-3).pow(1 / 2.25).clamp(max=1.2) - (1e-3) ** (1 / 2.25)
