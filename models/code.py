@@ -43,6 +43,7 @@ class Person:
         neutral: 52 expression values of this person's resting face (a resting mouth corner is rarely at 0).
         neutral_look: (left, right) x (yaw, pitch) radians in camera axes: where they mostly look, whichever way the head is
             turned; (0, 0) is along the camera's axis towards the camera.
+        albedo: 32 coefficients of `models.prior.reflectance`; None where only landmarks were looked at.
     """
 
     identity: np.ndarray
@@ -50,6 +51,7 @@ class Person:
     camera: Camera
     neutral: np.ndarray
     neutral_look: np.ndarray
+    albedo: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class FaceCode:
         translation: 3, metres, camera axes.
         gaze: (left, right) x (yaw, pitch), radians, head frame.
         confidence: 0..1; 0 where the face is lost and the values are held.
+        light: 9 x 3 harmonics in camera axes, see `models.light.harmonics`; None where only landmarks were looked at.
     """
 
     expression: np.ndarray
@@ -69,3 +72,4 @@ class FaceCode:
     translation: np.ndarray
     gaze: np.ndarray = field(default_factory=lambda: np.zeros((2, 2)))
     confidence: float = 1.0
+    light: np.ndarray | None = None

@@ -25,7 +25,9 @@ class Performance:
         durations: N seconds each frame is shown.
         tracked: N bool; where False the codes are held or bridged.
         expression: N x 52; rotation: N x 3 x 3; translation: N x 3; gaze: N x 2 x 2; confidence: N.
-        error: N, mean distance of the fitted from the tracked 478 landmarks, of the inter-ocular distance; nan where lost.
+        error: N, mean distance of the fitted from the tracked 478 landmarks, of the inter-ocular distance; nan where lost,
+            and where no landmarks were tracked.
+        light: N x 9 x 3 harmonics in camera axes; None where only landmarks were looked at.
     """
 
     person: Person
@@ -38,6 +40,7 @@ class Performance:
     gaze: np.ndarray
     confidence: np.ndarray
     error: np.ndarray
+    light: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.times)
@@ -45,7 +48,7 @@ class Performance:
     def code(self, index: int) -> FaceCode:
         return FaceCode(
             self.expression[index], self.rotation[index], self.translation[index], self.gaze[index],
-            float(self.confidence[index]),
+            float(self.confidence[index]), None if self.light is None else self.light[index],
         )  # fmt: skip
 
     def save(self, path: str | Path) -> None:
@@ -57,6 +60,10 @@ class Performance:
         }
         for name in ("identity", "detail", "neutral", "neutral_look"):
             tensors[f"person.{name}"] = np.ascontiguousarray(getattr(person, name), np.float64)
+        if self.light is not None:
+            tensors["light"] = np.ascontiguousarray(self.light, np.float64)
+        if person.albedo is not None:
+            tensors["person.albedo"] = np.ascontiguousarray(person.albedo, np.float64)
         camera = {"focal": person.camera.focal, "width": person.camera.width, "height": person.camera.height}
         path = Path(path)
         partial = path.with_name(f".{path.name}.partial")
@@ -77,7 +84,7 @@ class Performance:
         camera = Camera(**json.loads(metadata["camera"]))
         person = Person(
             tensors["person.identity"], tensors["person.detail"], camera, tensors["person.neutral"],
-            tensors["person.neutral_look"],
+            tensors["person.neutral_look"], tensors.get("person.albedo"),
         )  # fmt: skip
         rest = {k: v for k, v in tensors.items() if not k.startswith("person.")}
         rest["tracked"] = rest["tracked"].astype(bool)

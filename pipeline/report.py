@@ -14,7 +14,9 @@ from capture.media import Media
 from capture.photo import write_photo
 from capture.writer import VideoWriter
 from models.head import rotation_of_gaze
+from models.light.harmonics import dominant_direction
 from models.prior.face import EXPRESSIONS, IBUG68, AnnyPrior
+from models.prior.reflectance import Reflectance, load_reflectance
 from pipeline.fitting import LandmarkModel
 from pipeline.performance import Performance
 from pipeline.progress import Listener, counted, silent
@@ -36,24 +38,26 @@ def fitted_landmarks(prior: AnnyPrior, performance: Performance):
 def track_report(tracked: Tracked, prior: AnnyPrior, media: Media) -> dict:
     """The report of `track --json`: every person of every frame, and the clip's mean landmark error."""
     landmarks = {k: fitted_landmarks(prior, p) for k, p in tracked.performances.items()}
+    looked = any(p.light is not None for p in tracked.performances.values())
+    reflectance = load_reflectance(prior) if looked else None
     frames = []
     for index, time in enumerate(tracked.times):
         people = []
         for k, performance in tracked.performances.items():
             if not performance.tracked[: index + 1].any():
                 continue  # not met yet
-            people.append(_person(k, performance, index, landmarks[k](index)))
+            people.append(_person(k, performance, index, landmarks[k](index), reflectance))
         frames.append({"time": float(time), "people": people})
     errors = np.concatenate([p.error for p in tracked.performances.values()])
     return {
         "input": media.path, "width": media.width, "height": media.height, "people": sorted(tracked.performances),
-        "mean_landmark_error_percent": _finite(100 * np.nanmean(errors)) if np.isfinite(errors).any() else None,
-        "landmark_error_percent": {str(k): _finite(100 * np.nanmean(p.error)) for k, p in tracked.performances.items()},
+        "mean_landmark_error_percent": _mean_percent(errors),
+        "landmark_error_percent": {str(k): _mean_percent(p.error) for k, p in tracked.performances.items()},
         "expressions": list(EXPRESSIONS), "frames": frames,
     }  # fmt: skip
 
 
-def _person(number: int, performance: Performance, index: int, landmarks: np.ndarray) -> dict:
+def _person(number: int, performance: Performance, index: int, landmarks: np.ndarray, reflectance: Reflectance | None) -> dict:
     code = performance.code(index)
     look = [_look(code.rotation, gaze) for gaze in code.gaze]
     return {
@@ -66,12 +70,26 @@ def _person(number: int, performance: Performance, index: int, landmarks: np.nda
         },
         "expressions": {name: round(float(v), 4) for name, v in zip(EXPRESSIONS, code.expression)},
         "landmark_error_percent": _finite(100 * performance.error[index]),
+    } | _appearance(performance, code, reflectance)  # fmt: skip
+
+
+def _appearance(performance: Performance, code, reflectance: Reflectance | None) -> dict:
+    """Skin and light, where pixels were looked at."""
+    if code.light is None or reflectance is None:
+        return {}
+    return {
+        "light": code.light.round(5).tolist(), "light_direction": dominant_direction(code.light).round(5).tolist(),
+        "skin_albedo": reflectance.mean_skin(performance.person.albedo).round(5).tolist(),
     }  # fmt: skip
 
 
 def _look(rotation: np.ndarray, gaze: np.ndarray) -> np.ndarray:
     """Unit vector of a look in camera axes."""
     return rotation @ rotation_of_gaze(gaze) @ np.array([0.0, 0, -1])
+
+
+def _mean_percent(error: np.ndarray) -> float | None:
+    return float(100 * np.nanmean(error)) if np.isfinite(error).any() else None
 
 
 def _finite(value: float) -> float | None:

@@ -15,6 +15,9 @@ from capture.media import Media
 from models.code import Person
 from models.head import look_in_camera
 from models.prior.face import AnnyPrior
+from models.prior.reflectance import load_reflectance
+from pipeline.dense import explained, frames_to_explain
+from pipeline.encoding import FaceEncoder
 from pipeline.errors import Refusal
 from pipeline.fitting import LandmarkModel, inter_ocular
 from pipeline.performance import Performance
@@ -24,6 +27,7 @@ from pipeline.smoothing import smooth_both_ways
 
 SMALLEST_FACE = 12.0  # pixels between the outer eye corners; below, the mesh is a guess
 SHORT_GAP = 0.35  # seconds of loss that are bridged by interpolation rather than held
+_TO_THE_END = 8  # steps a frame where nobody waits
 MISFIT = 0.05  # of the inter-ocular distance at which a fit deserves no confidence
 
 
@@ -97,6 +101,12 @@ class _Track:
             self.keyframes.offer(landmarks)
             self.size = max(self.size, float(inter_ocular(landmarks)))
 
+    def at(self, frame: int) -> np.ndarray:
+        """478 x 3 landmarks of a frame in which they were seen."""
+        size = LANDMARKS * 3 * 4
+        self.spool.seek(sum(self.found[: frame - self.first]) * size)
+        return np.frombuffer(self.spool.read(size), np.float32).reshape(LANDMARKS, 3)
+
     def landmarks(self):
         self.spool.seek(0)
         size = LANDMARKS * 3 * 4
@@ -119,6 +129,14 @@ class Tracked:
     keyframes: dict[int, np.ndarray]
 
 
+def nobody(media: Media) -> Refusal:
+    """What to say where no frame shows a face."""
+    return Refusal(
+        f"no face found in {media.path} ({media.width}x{media.height}). Use a picture where the face is at least 64 px wide and "
+        "turned less than 60 degrees."
+    )
+
+
 def track(
     media: Media,
     prior: AnnyPrior,
@@ -126,6 +144,7 @@ def track(
     smoothing: float = 1.0,
     person: Person | None = None,
     listen: Listener = silent,
+    encoder: FaceEncoder | None = None,
 ) -> Tracked:
     """Tracks a whole shot and fits everyone in it.
 
@@ -133,6 +152,7 @@ def track(
         people: how many are followed at least, where they are there; everyone in the first frames is.
         smoothing: strength of the two-sided filter; 0 leaves the fits as they are.
         person: fit the frames of everyone as this person instead of estimating them.
+        encoder: look at the pixels as well (`pipeline.dense`): skin and light, and a shape that explains them.
 
     Raises:
         Refusal: where no frame shows a face, or every face is too small.
@@ -152,9 +172,7 @@ def track(
             durations.append(frame.duration)
     name = f"{media.path} ({media.width}x{media.height})"
     if not tracks:
-        raise Refusal(
-            f"no face found in {name}. Use a picture where the face is at least 64 px wide and turned less than 60 degrees."
-        )
+        raise nobody(media)
     usable = {k: t for k, t in tracks.items() if any(t.found)}
     if not usable:
         widest = max(t.size for t in tracks.values())
@@ -169,15 +187,30 @@ def track(
         keyframes[k] = one.keyframes.landmarks
         who = person or fit_person(model, keyframes[k], media.width, media.height)
         performances[k] = _perform(model, who, one, times_, durations_, smoothing)
+        if encoder is not None:
+            performances[k] = _densely(media, performances[k], one, prior, encoder, smoothing)
         listen("fit", number, len(usable))
     return Tracked(performances, times_, keyframes)
 
 
-def _perform(model, person: Person, one: _Track, times, durations, smoothing: float) -> Performance:
+def _densely(media, performance: Performance, one: _Track, prior: AnnyPrior, encoder: FaceEncoder, smoothing) -> Performance:
+    """The same with skin and light, fitted to the end; in the pixels' shape where the landmarks agree with it as well."""
+    landmarks = {int(index): one.at(int(index)) for index in frames_to_explain(performance)}
+    dense, identity = explained(media, performance, landmarks, prior, load_reflectance(prior), encoder)
+    model, best = LandmarkModel.of(prior), dense
+    for person in (dense.person, replace(dense.person, identity=identity)):
+        again = _perform(model, person, one, dense.times, dense.durations, smoothing, steps=_TO_THE_END)
+        if np.nanmean(again.error) <= np.nanmean(best.error):
+            best = replace(again, light=dense.light)
+    return best
+
+
+def _perform(model, person: Person, one: _Track, times, durations, smoothing: float, steps: int | None = None) -> Performance:
     count = len(times)
     tracked = np.zeros(count, bool)
     tracked[one.first :] = one.found
     fitter = frame_fitter(model, person)
+    fitter.steps = steps or fitter.steps
     neutral = model.neutral(person)
     expression, rotation = np.zeros((count, 52)), np.tile(np.eye(3), (count, 1, 1))
     translation, gaze = np.zeros((count, 3)), np.zeros((count, 2, 2))
@@ -196,13 +229,21 @@ def _perform(model, person: Person, one: _Track, times, durations, smoothing: fl
         expression[index], rotation[index], translation[index], gaze[index] = (
             code.expression, code.rotation, code.translation, code.gaze,
         )  # fmt: skip
+    return finished(
+        Performance(person, times, durations, tracked, expression, rotation, translation, gaze, confidence, error), smoothing
+    )
+
+
+def finished(raw: Performance, smoothing: float) -> Performance:
+    """A performance smoothed both ways, its losses held, with its person's mostly worn look."""
+    tracked, times = raw.tracked, raw.times
+    rotation, translation, expression, gaze = raw.rotation, raw.translation, raw.expression, raw.gaze
     seen = np.flatnonzero(tracked)
     arrays = smooth_both_ways(times[seen], rotation[seen], translation[seen], expression[seen], gaze[seen], smoothing)
     rotation[seen], translation[seen], expression[seen], gaze[seen] = arrays
     # before the first and through every loss the codes hold what was seen last (or first)
-    held = seen[np.clip(np.searchsorted(seen, np.arange(count), side="right") - 1, 0, None)]
-    for values in (rotation, translation, expression, gaze):
+    held = seen[np.clip(np.searchsorted(seen, np.arange(len(times)), side="right") - 1, 0, None)]
+    for values in (rotation, translation, expression, gaze, *(() if raw.light is None else (raw.light,))):
         values[:] = values[held]
     looks = [look_in_camera(rotation[index], gaze[index]) for index in seen]
-    person = replace(person, neutral_look=np.median(looks, 0))
-    return Performance(person, times, durations, tracked, expression, rotation, translation, gaze, confidence, error)
+    return replace(raw, person=replace(raw.person, neutral_look=np.median(looks, 0)))
