@@ -58,6 +58,52 @@ class Track:
     """Report to write: every person of every frame."""
     smoothing: float = 1.0
     """Strength of the two-sided smoothing; 0 is none."""
+    dense: bool = False
+    """Look at the pixels as well: skin, light, and a shape that explains them."""
+    encoder_only: bool = False
+    """Go by the encoder alone, without landmarks; a detector finds each face once."""
+    weights: str | None = None
+    """Encoder weights (.safetensors); those that ship with the project where none are given."""
+    device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
+    """Where the encoder runs."""
+
+
+@dataclass(frozen=True)
+class TrainEncoder:
+    """Trains the encoder: from synthetic faces, or from these and real ones without labels."""
+
+    output: str
+    """Weights to write (.safetensors); the training's state and a sheet of samples go beside them."""
+    data: tuple[str, ...] = ("synthetic",)
+    """`synthetic`, or folders and files with real faces."""
+    minutes: float = 60.0
+    """Time to train."""
+    resume: bool = False
+    """Go on from the weights at --output."""
+    landmarks: bool = False
+    """Give real faces the tracker's landmarks as well; without, their pixels alone teach."""
+    seed: int = 0
+    """Of everything random."""
+    device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
+    """Where to train."""
+    json: str | None = None
+    """Report to write."""
+
+
+@dataclass(frozen=True)
+class EvaluateEncoder:
+    """The encoder's errors on held-out synthetic faces, by skin tone as well, and its time."""
+
+    weights: str | None = None
+    """Encoder weights (.safetensors); those that ship with the project where none are given."""
+    faces: int = 512
+    """Synthetic faces to look at."""
+    refined: int = 128
+    """Of these, how many are refined as well."""
+    device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
+    """Where the encoder runs."""
+    json: str | None = None
+    """Report to write."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +136,7 @@ class Bench:
     """Report to write."""
 
 
-Command = Reenact | Track | Evaluate | Bench
+Command = Reenact | Track | Evaluate | Bench | TrainEncoder | EvaluateEncoder
 
 
 def _one_of(flag: str, value: str, allowed: tuple[str, ...]) -> str:
@@ -152,6 +198,17 @@ def run(command: Command) -> None:
             f"gain {report['gain_db']:+.2f} dB; landmarks {distance['overall']:.2f} % of the inter-ocular distance "
             f"(mouth {distance['mouth']:.2f}, eyes {distance['eyes']:.2f}, iris {distance['iris']:.2f})"
         )
+    elif isinstance(command, TrainEncoder):
+        report, line = _train_encoder(command)
+    elif isinstance(command, EvaluateEncoder):
+        from pipeline import encoder_evaluation
+
+        with TerminalProgress() as progress:
+            report = encoder_evaluation.evaluate_encoder(
+                load_prior(), command.weights, int(_in_range("--faces", command.faces, 32, 100000)),
+                int(_in_range("--refined", command.refined, 8, command.faces)), choose_device(_device(command.device)), progress,
+            )  # fmt: skip
+        line = encoder_evaluation.table(report)
     else:
         from pipeline.bench import bench, table
 
@@ -182,6 +239,7 @@ def _track(command: Track) -> tuple[dict, str]:
     from capture.media import open_media
     from capture.photo import check_photo_output
     from models.prior.face import load_prior
+    from pipeline.device import choose_device
     from pipeline.errors import Refusal
     from pipeline.flow import check_output
     from pipeline.progress import TerminalProgress
@@ -197,19 +255,53 @@ def _track(command: Track) -> tuple[dict, str]:
     if command.preview:
         check_photo_output(command.preview) if media.is_photo else check_output(command.preview)
     prior = load_prior()
+    if command.dense and command.encoder_only:
+        raise Refusal("--dense and --encoder-only: either landmarks and pixels or the encoder alone. Choose one of these.")
+    encoder = None
+    if command.dense or command.encoder_only:
+        from pipeline.encoding import FaceEncoder
+
+        encoder = FaceEncoder(prior, command.weights, choose_device(_device(command.device)))
     with TerminalProgress() as progress:
-        tracked = track(media, prior, people=2, smoothing=command.smoothing, listen=progress)
+        if command.encoder_only:
+            from pipeline.encoder_tracking import track_by_encoder
+
+            tracked = track_by_encoder(media, prior, encoder, people=2, smoothing=command.smoothing, listen=progress)
+        else:
+            tracked = track(media, prior, people=2, smoothing=command.smoothing, listen=progress, encoder=encoder)
         report = track_report(tracked, prior, media)
         if command.preview:
             write_overlay(command.preview, tracked, prior, media, progress)
     for number, (k, performance) in enumerate(tracked.performances.items()):
         performance.save(output if number == 0 else output.with_suffix(f".{k}.safetensors"))
     people = len(tracked.performances)
-    line = (
-        f"{output}: {people} {'person' if people == 1 else 'people'}, {_count(len(tracked.times), 'frame')}, "
-        f"landmark error {report['mean_landmark_error_percent']:.2f} % of the inter-ocular distance"
-    )
+    line = f"{output}: {people} {'person' if people == 1 else 'people'}, {_count(len(tracked.times), 'frame')}"
+    error = report["mean_landmark_error_percent"]
+    if error is not None:
+        line += f", landmark error {error:.2f} % of the inter-ocular distance"
     return report, line
+
+
+def _train_encoder(command: TrainEncoder) -> tuple[dict, str]:
+    from pathlib import Path
+
+    from pipeline.device import choose_device
+    from pipeline.errors import Refusal
+    from pipeline.progress import TerminalProgress
+    from pipeline.report import check_writable
+    from pipeline.training import TrainingSettings, train_encoder
+
+    output = Path(command.output)
+    if output.suffix != ".safetensors":
+        raise Refusal(f"{output}: can't write weights as {output.suffix or 'that'}, expected .safetensors. Name it so.")
+    check_writable(output)
+    settings = TrainingSettings(
+        _in_range("--minutes", command.minutes, 0.05, 100000), command.data, command.landmarks, command.resume,
+        choose_device(_device(command.device)), command.seed,
+    )  # fmt: skip
+    with TerminalProgress() as progress:
+        report = train_encoder(output, settings, progress, say=lambda line: print(line, flush=True))
+    return report, f"{output}: {report['steps']} steps, {report['seconds'] / 60:.1f} minutes in all"
 
 
 def quiet_natives() -> None:
@@ -230,17 +322,21 @@ def main() -> int:
     """Parses, runs, and turns what went wrong into one line and an exit code."""
     # as with Ctrl-C, being told to end leaves nothing half-written
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    names = {"reenact": Reenact, "track": Track, "evaluate": Evaluate, "bench": Bench}
+    names = {
+        "reenact": Reenact, "track": Track, "evaluate": Evaluate, "bench": Bench, "train-encoder": TrainEncoder,
+        "evaluate-encoder": EvaluateEncoder,
+    }  # fmt: skip
     command = tyro.extras.subcommand_cli_from_dict(
         names, prog="python -m pipeline", description="One person's performance drives another person's picture."
     )
     quiet_natives()
     from capture.errors import MediaError
+    from models.errors import ModelError
     from pipeline.errors import Refusal
 
     try:
         run(command)
-    except (MediaError, Refusal) as error:
+    except (MediaError, ModelError, Refusal) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from time import perf_counter
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from models.code import Camera
+from models.encoder.crop import Crop
 from models.encoder.losses import Landmarks
 from models.encoder.network import Codes, Encoder
-from models.encoder.synthetic import Truth
-from models.light.harmonics import dominant_direction
+from models.encoder.synthetic import SyntheticFaces, Truth
+from models.encoder.weights import SHIPPED, load_weights
+from models.light.harmonics import LUMINANCE, dominant_direction
 from models.prior.face import IBUG68, AnnyPrior
-from models.prior.reflectance import Reflectance
+from models.prior.reflectance import Reflectance, load_reflectance
+from pipeline.encoding import FaceEncoder, out_of_crop
+from pipeline.progress import Listener, counted, silent
+from pipeline.refinement import Refiner, Seen
 
 HELD_OUT = 10_000_019  # a seed that training never uses
 _OUTER_EYES = (36, 45)  # of the 68
@@ -69,3 +77,114 @@ def code_errors(codes: Codes, truth: Truth, prior: AnnyPrior, reflectance: Refle
         "light": angle(dominant_direction(codes.light.numpy()), dominant_direction(truth.light)),
         "albedo": np.abs(np.log(albedo / true_albedo)).mean(1),
     }
+
+
+NAMES = {
+    "landmarks": "68 landmarks, % of the outer eye distance", "expression": "expression, mean of 52", "pose": "head pose, degrees",
+    "gaze": "gaze, degrees", "light": "dominant light direction, degrees", "albedo": "skin albedo, mean |log|",
+}  # fmt: skip
+_EDGES = {
+    "landmarks": (1, 2, 3, 4, 6, 8, 12, 20), "expression": (0.02, 0.04, 0.06, 0.08, 0.1, 0.15), "pose": (1, 2, 3, 4, 6, 10, 20),
+    "gaze": (2, 4, 6, 8, 12, 20), "light": (3, 6, 12, 20, 40, 90), "albedo": (0.05, 0.1, 0.2, 0.3, 0.5, 0.8),
+}  # fmt: skip
+TONES = 5
+
+
+def refined_codes(
+    codes: Codes, pictures: np.ndarray, truth: Truth, prior: AnnyPrior, reflectance: Reflectance, listen: Listener = silent
+) -> Codes:
+    """The encoder's answers for crops, each refined on its own pixels."""
+    refiner = Refiner(prior, reflectance)
+    identity, expression, gaze, rotation, place, albedo, light, confidence = (np.array(c, np.float64) for c in codes)
+    size = pictures.shape[1]
+    for n in counted(range(len(pictures)), "refine", len(pictures), listen):
+        focal = float(truth.focal[n])
+        camera = Camera(focal * size, size, size)
+        start = out_of_crop(codes, n, Crop(camera, (size / 2, size / 2), size))
+        found = refiner(camera, [Seen(pictures[n], start.code)], start.identity, start.albedo, start.light)
+        code = found.codes[0]
+        x, y, z = code.translation
+        identity[n], albedo[n], light[n] = found.identity, found.albedo, found.light.coefficients
+        expression[n], rotation[n] = code.expression, code.rotation
+        place[n] = focal * x / z, focal * y / z, np.log(0.1 * focal / z)
+    single = lambda array: torch.from_numpy(array.astype(np.float32))
+    return Codes(*map(single, (identity, expression, gaze, rotation, place, albedo, light, confidence)))
+
+
+def _summary(values: np.ndarray, edges: tuple[float, ...]) -> dict:
+    counts = np.histogram(values, [-np.inf, *edges, np.inf])[0]
+    return {
+        "mean": float(values.mean()), "median": float(np.median(values)), "p90": float(np.percentile(values, 90)),
+        "histogram": {"edges": list(edges), "share": (counts / len(values)).round(4).tolist()},
+    }  # fmt: skip
+
+
+def evaluate_encoder(
+    prior: AnnyPrior, weights: str | None = None, count: int = 512, refined: int = 128, device: str = "cpu",
+    listen: Listener = silent,
+) -> dict:  # fmt: skip
+    """Errors on held-out synthetic faces (a seed that training never uses), by skin tone as well, and the time of one look.
+
+    Args:
+        weights: file; None takes those that ship with the project.
+        refined: of the faces, how many are refined as well.
+
+    Raises:
+        ModelError: weights that can't be used.
+    """
+    reflectance = load_reflectance(prior)
+    encoder, origin = load_weights(weights)
+    face_encoder = FaceEncoder(prior, device=device, encoder=encoder)
+    pictures, truth = SyntheticFaces(prior, reflectance, HELD_OUT).batch(count)
+    codes = face_encoder.codes(pictures, truth.focal)
+    alone = code_errors(codes, truth, prior, reflectance)
+    few = truth[:refined]
+    after = refined_codes(Codes(*(c[:refined] for c in codes)), pictures[:refined], few, prior, reflectance, listen)
+    then = code_errors(after, few, prior, reflectance)
+    seen = truth.face > 0.5
+    bright = reflectance.mean_skin(truth.albedo[seen]) @ LUMINANCE
+    groups = np.array_split(np.argsort(bright), TONES)
+    tones = [
+        {"luminance": [float(bright[g].min()), float(bright[g].max())]}
+        | {k: float(alone[k][g].mean()) for k in ("albedo", "light")}
+        for g in groups
+    ]
+    worst = {k: max(t[k] for t in tones) / float(alone[k].mean()) for k in ("albedo", "light")}
+    told = torch.sigmoid(codes.confidence).numpy()
+    one, focal = pictures[:1], truth.focal[:1]
+    times = []
+    for _ in range(120):
+        start = perf_counter()
+        face_encoder.codes(one, focal)
+        times.append(perf_counter() - start)
+    return {
+        "weights": str(weights or SHIPPED), "origin": origin, "faces": int(seen.sum()), "seed": HELD_OUT,
+        "encoder": {k: _summary(v, _EDGES[k]) for k, v in alone.items()},
+        "refined": {k: _summary(v, _EDGES[k]) for k, v in then.items()},
+        "tones": tones, "worst_tone_over_mean": worst,
+        "face_or_not": {"faces_told": float((told[seen] > 0.5).mean()), "others_told": float((told[~seen] <= 0.5).mean())},
+        "milliseconds_per_image": 1e3 * float(np.median(times[20:])),
+    }  # fmt: skip
+
+
+def table(report: dict) -> str:
+    """The report as lines to read."""
+    lines = [f"{'':44}  encoder: mean  median     p90   refined: mean  median"]
+    for name, title in NAMES.items():
+        a, b = report["encoder"][name], report["refined"][name]
+        lines.append(
+            f"{title:44}  {a['mean']:13.3f} {a['median']:7.3f} {a['p90']:7.3f}   {b['mean']:13.3f} {b['median']:7.3f}"
+        )  # fmt: skip
+        edges, share = a["histogram"]["edges"], a["histogram"]["share"]
+        cells = [f"<{e:g}: {100 * s:.0f}%" for e, s in zip(edges, share)] + [f"more: {100 * share[-1]:.0f}%"]
+        lines.append(f"{'':6}" + "  ".join(cells))
+    lines.append("skin tones, darkest to lightest (luminance): albedo |log|, light degrees")
+    for tone in report["tones"]:
+        low, high = tone["luminance"]
+        lines.append(f"      {low:.3f} to {high:.3f}: {tone['albedo']:.3f}, {tone['light']:.1f}")
+    worst = report["worst_tone_over_mean"]
+    lines.append(f"      worst over mean: albedo {worst['albedo']:.2f}, light {worst['light']:.2f}")
+    told = report["face_or_not"]
+    lines.append(f"faces told as faces {100 * told['faces_told']:.1f} %, others as none {100 * told['others_told']:.1f} %")
+    lines.append(f"one crop, batch of one: {report['milliseconds_per_image']:.2f} ms")
+    return "\n".join(lines)
