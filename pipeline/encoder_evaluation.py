@@ -80,7 +80,7 @@ def code_errors(codes: Codes, truth: Truth, prior: AnnyPrior, reflectance: Refle
 
 
 NAMES = {
-    "landmarks": "68 landmarks, % of the outer eye distance", "expression": "expression, mean of 52", "pose": "head pose, degrees",
+    "landmarks": "68 landmarks, % of outer eye distance", "expression": "expression, mean of 52", "pose": "head pose, degrees",
     "gaze": "gaze, degrees", "light": "dominant light direction, degrees", "albedo": "skin albedo, mean |log|",
 }  # fmt: skip
 _EDGES = {

@@ -107,11 +107,13 @@ class FaceEncoder:
 
     def settled(self, image: np.ndarray, crop: Crop, looks: int = 2) -> Encoded:
         """The same after looking again where the face turned out to be."""
-        encoded = self(image, crop)
+        encoded, first = self(image, crop), crop
         for _ in range(looks - 1):
             if encoded.code.confidence < 0.3:
                 break
             crop = crop_of_landmarks(crop.camera, self.landmarks(encoded, crop.camera))
+            if not 0.6 < crop.side / first.side < 1.6:  # that is not what was pointed at
+                break
             encoded = self(image, crop)
         return encoded
 

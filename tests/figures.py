@@ -1,6 +1,7 @@
 """`python -m tests.figures NAME [--media DIR]`: measures what docs/figures.md states, and prints it as a table.
 
-Names: landmarks, self, jitter, lengths, odd, memory, prior, speed, cross. Apart from the tests, since most take minutes.
+Names: landmarks, self, jitter, lengths, odd, memory, prior, speed, cross, encoder, raster. Apart from the tests, since most take
+minutes.
 """
 
 from __future__ import annotations
@@ -266,14 +267,33 @@ def cross(media: Path) -> None:
         print(folder / f"{number}.png", source, driver, pose, flush=True)
 
 
+def encoder(media: Path, weights: str | None = None) -> None:
+    """The encoder on real faces: labelled photos, clips beside the tracker, lamps; pictures into out/encoder."""
+    from tests.encoder_figures import EncoderFigures
+
+    figures = EncoderFigures(media, row, head, weights)
+    for table in (figures.photos, figures.clips, figures.lamps):
+        table()
+        print(flush=True)
+    figures.write_sheets(ROOT / "out" / "encoder")
+
+
+def raster(media: Path) -> None:
+    """The rasteriser's speed beside the torch oracle's."""
+    from tests.encoder_figures import rasteriser_speed
+
+    rasteriser_speed(row, head)
+
+
 NAMES = {
     "landmarks": landmarks, "self": self_, "jitter": jitter, "lengths": lengths, "odd": odd, "memory": memory, "prior": prior,
-    "speed": speed, "cross": cross,
+    "speed": speed, "cross": cross, "encoder": encoder, "raster": raster,
 }  # fmt: skip
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--media", type=Path, default=Path(os.environ.get("UNDERSTUDY_MEDIA", ROOT.parent / "shared/media")))
+    parser.add_argument("--weights", help="encoder weights; those that ship where none are given")
     chosen = parser.parse_args()
-    NAMES[chosen.name](chosen.media)
+    NAMES[chosen.name](chosen.media, *([chosen.weights] if chosen.name == "encoder" else []))

@@ -51,7 +51,7 @@ class Crop:
         return onto @ self.rotation @ into_rays
 
     def take(self, image: np.ndarray, size: int = SIZE) -> np.ndarray:
-        """S x S x 3 uint8 sRGB: the crop out of an H x W x 3 uint8 sRGB picture; black beyond its edges."""
+        """S x S x 3 uint8 sRGB: the crop out of an H x W x 3 uint8 sRGB picture; drawn out beyond its edges."""
         shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # OpenCV puts pixel centres at integers
         shrink = self.side / size
         if shrink > 2:  # what the crop can't show is blurred away first, in a picture no larger than needed
@@ -61,7 +61,8 @@ class Crop:
         else:
             small, scale = image, np.eye(3)
         matrix = np.linalg.inv(shift) @ scale @ self.homography(size) @ shift
-        return cv2.warpPerspective(small, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpPerspective(small, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
     def rotation_out(self, rotation: np.ndarray) -> np.ndarray:
         """A rotation in the crop camera's axes, in the camera's."""

@@ -166,6 +166,9 @@ class SyntheticFaces:
         gaze = np.clip(gaze, -0.7, 0.7)
         expression = with_look(expression, gaze)
         albedo = rng.normal(0, 1, (count, len(self.reflectance.basis)))
+        # the darkest and the lightest are met as often as those between: tone is the first component
+        evenly = rng.random(count) < 0.5
+        albedo[evenly, 0] = rng.uniform(-2.3, 2.3, evenly.sum())
         light, self._lamp = draw_lights(count, rng)
         distance = np.exp(rng.uniform(np.log(0.35), np.log(3.0), count))
         shape = self._shapes(identity, expression, None)
@@ -417,12 +420,19 @@ def _draw_occluder(picture, marks, wide: float, skin, rng: np.random.Generator) 
                 float(np.degrees(np.arctan2(along[1], along[0]))),
             )
             covered |= _fill(picture, (cv2.boxPoints(box) * 16).astype(np.int32), colour * rng.uniform(0.85, 1.1), rng, 0.06)
-    elif kind < 0.85:
+    elif kind < 0.7:
         turn = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(4, 10)))
         radius = rng.uniform(0.1, 0.5, len(turn)) * wide
         outline = centre + radius[:, None] * np.stack([np.cos(turn), np.sin(turn)], 1)
         covered = _fill(picture, _blob(outline, rng, 0.5), colour, rng, 0.15)
-    else:  # the frame ends here
+    elif kind < 0.92:  # the picture ends here, and is drawn out
+        covered = np.zeros((size, size), bool)
+        low, high = (rng.uniform(0, 0.3, 2) * (rng.random(2) < 0.6) * size).astype(int), np.full(2, size)
+        high = high - (rng.uniform(0, 0.3, 2) * (rng.random(2) < 0.6) * size).astype(int)
+        inner = picture[low[1] : high[1], low[0] : high[0]].copy()
+        edges = int(low[1]), int(size - high[1]), int(low[0]), int(size - high[0])
+        picture[:] = cv2.copyMakeBorder(inner, *edges, cv2.BORDER_REPLICATE)
+    else:
         covered = np.zeros((size, size), bool)
         edge = int(rng.uniform(0.03, 0.35) * size)
         index = (

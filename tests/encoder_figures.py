@@ -1,0 +1,192 @@
+"""What docs/figures.md states of the encoder on real faces, and of the rasteriser; run through `python -m tests.figures`."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+
+import cv2
+import numpy as np
+import torch
+
+from capture.face_finder import FaceFinder
+from capture.face_tracker import FaceMesh
+from capture.media import open_media
+from capture.photo import write_photo
+from models.encoder.crop import Crop
+from models.encoder.render import rendered
+from models.prior.face import IBUG68, load_prior
+from models.prior.reflectance import load_reflectance
+from models.prior.synthetic import encode_srgb, vertex_normals
+from models.raster import oracle
+from models.raster.cpu import interpolate, rasterise
+from pipeline.encoder_evaluation import angle
+from pipeline.encoding import FaceEncoder, crop_of_box, crop_of_landmarks, typical_camera
+from pipeline.refinement import Refiner, Seen
+from pipeline.shot import frame_fitter
+
+# WFLW's 98 points as the 68 of iBUG's order (Wu et al. 2018, figure 4)
+_WFLW = (
+    *range(0, 33, 2), *range(33, 38), *range(42, 47), *range(51, 60), 60, 61, 63, 64, 65, 67, 68, 69, 71, 72, 73, 75,
+    *range(76, 96),
+)  # fmt: skip
+_SIZE = 160
+_CHOSEN = list(IBUG68)
+
+
+def labelled_faces(media: Path) -> list[tuple[Path, np.ndarray]]:
+    """Photos with 68 labelled points."""
+    folder = media / "groundtruth" / "face_landmarks"
+    found = []
+    for entry in json.loads((folder / "landmarks.json").read_text())["images"]:
+        points = np.array(entry["faces"][0]["points_xyv"])[:, :2]
+        if len(points) == 98:
+            points = points[list(_WFLW)]
+        if len(points) == 68:
+            found.append((folder / entry["file"], points))
+    return found
+
+
+def percent(made: np.ndarray, true: np.ndarray, first: int = 0) -> float:
+    """Mean distance of the 68 points (from the 18th on without the jaw), % of the outer eye distance."""
+    return float(100 * np.linalg.norm(made - true, axis=1)[first:].mean() / np.linalg.norm(true[36] - true[45]))
+
+
+def lamp_picture(path: Path) -> np.ndarray:
+    """H x W x 3 uint8 sRGB of a picture that holds linear grey values."""
+    grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    return np.repeat(encode_srgb(grey / 255.0)[..., None], 3, 2)
+
+
+def towards_lamp(path: Path) -> np.ndarray:
+    """Unit vector in camera axes towards a Yale picture's lamp; azimuths count towards the person's right."""
+    azimuth, elevation = (np.radians(int(x)) for x in re.match(r".*A([+-]\d+)E([+-]\d+)", path.stem).groups())
+    return np.array(
+        [-np.sin(azimuth) * np.cos(elevation), -np.sin(elevation), -np.cos(azimuth) * np.cos(elevation)]
+    )  # fmt: skip
+
+
+class EncoderFigures:
+    """The tables, and a sheet of pictures (picture | landmarks | decoded codes) that grows with them."""
+
+    def __init__(self, media: Path, row, head, weights: str | None):
+        self.media, self.row, self.head = media, row, head
+        self.prior = load_prior()
+        self.reflectance = load_reflectance(self.prior)
+        self.look, self.refine = FaceEncoder(self.prior, weights), Refiner(self.prior, self.reflectance)
+        self.finder, self.mesh = FaceFinder(), FaceMesh(1, still=True)
+        self.sheet: list[np.ndarray] = []
+
+    def show(self, image: np.ndarray, crop: Crop, landmarks: np.ndarray) -> None:
+        focal, picture = np.array([crop.focal]), crop.take(image, _SIZE)
+        codes = self.look.codes(crop.take(image)[None], focal)
+        made = rendered(codes, focal, self.prior, self.reflectance, _SIZE, picture[None])[0]
+        marked = picture.copy()
+        at = np.concatenate([landmarks[_CHOSEN, :2], np.ones((68, 1))], 1) @ np.linalg.inv(crop.homography(_SIZE)).T
+        for x, y in at[:, :2] / at[:, 2:]:
+            cv2.circle(marked, (int(x * 8), int(y * 8)), 8, (0, 255, 0), -1, cv2.LINE_AA, 3)
+        self.sheet.append(np.vstack([picture, marked, made]))
+
+    def photos(self) -> None:
+        self.head("photo", "encoder %", "inner 51", "refined %", "inner 51", "MediaPipe %", "inner 51")
+        sums = []
+        for path, true in labelled_faces(self.media):
+            image = next(iter(open_media(path))).image
+            camera, boxes = typical_camera(image.shape[1], image.shape[0]), self.finder(image)
+            if not boxes:
+                self.row(f"`{path.name}`", "no face found", "", "", "", "", "")
+                continue
+            first = self.look.settled(image, crop_of_box(camera, boxes[0]))
+            own, tracked = self.look.landmarks(first, camera), self.mesh(image)
+            marks = tracked[0] if tracked else None
+            found = self.refine(camera, [Seen(image, first.code, marks)], first.identity, first.albedo, first.light)
+            person = replace(first.person(camera), identity=found.identity)
+            after = frame_fitter(self.refine.model, person).landmarks(found.codes[0])
+            numbers = [
+                percent(points[_CHOSEN, :2], true, k) if points is not None else float("nan")
+                for points in (own, after, marks) for k in (0, 17)
+            ]  # fmt: skip
+            sums.append(numbers)
+            self.row(f"`{path.name}`", *numbers)
+            self.show(image, crop_of_landmarks(camera, own), own)
+        self.row("mean", *np.nanmean(sums, 0).tolist())
+
+    def clips(self) -> None:
+        self.head("clip", "encoder beside the tracker, 68 points %", "inner 51")
+        sums = []
+        for path in sorted((self.media / "face").glob("*.mp4")) + sorted((self.media / "driver").glob("*.mp4")):
+            errors = []
+            for number, frame in enumerate(open_media(path)):
+                if number % 10:
+                    continue
+                camera = typical_camera(frame.width, frame.height)
+                seen, boxes = self.mesh(frame.image), self.finder(frame.image)
+                if not seen or not boxes:
+                    continue
+                own = self.look.landmarks(self.look.settled(frame.image, crop_of_box(camera, boxes[0])), camera)
+                if not errors:
+                    self.show(frame.image, crop_of_landmarks(camera, own), own)
+                errors.append([percent(own[_CHOSEN], seen[0][_CHOSEN, :2], k) for k in (0, 17)])
+            sums.append(np.mean(errors, 0))
+            self.row(f"`{path.parent.name}/{path.name}`", *sums[-1].tolist())
+        self.row("mean", *np.mean(sums, 0).tolist())
+
+    def lamps(self) -> None:
+        self.head("Yale B", "lamps", "median error of the light's direction, degrees", "of lamps within 60 degrees")
+        for person in sorted(p for p in (self.media / "light" / "yale_b").iterdir() if p.is_dir()):
+            frontal = lamp_picture(person / f"{person.name}_P00A+000E+00.pgm")
+            camera = typical_camera(frontal.shape[1], frontal.shape[0])
+            settled = self.look.settled(frontal, crop_of_box(camera, self.finder(frontal)[0]), looks=3)
+            landmarks = self.look.landmarks(settled, camera)
+            crop = crop_of_landmarks(camera, landmarks)  # the head did not move between the lamps
+            errors = []
+            for path in sorted(person.glob("*_P00A[+-]*.pgm")):
+                image, towards = lamp_picture(path), towards_lamp(path)
+                found = self.look(image, crop).light.dominant_direction()
+                errors.append((float(angle(found, towards)), float(angle(towards, np.array([0, 0, -1.0])))))
+                if re.search(r"A.0[05]0E.(00|20|40)$", path.stem):
+                    self.show(image, crop, landmarks)
+            errors = np.array(errors)
+            near = errors[:, 1] < 60
+            self.row(person.name, len(errors), float(np.median(errors[:, 0])), float(np.median(errors[near, 0])))
+
+    def write_sheets(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        blank = np.zeros_like(self.sheet[0])
+        for number in range(0, len(self.sheet), 16):
+            part = self.sheet[number : number + 16]
+            part += [blank] * (-len(part) % 8)
+            rows = [np.hstack(part[k : k + 8]) for k in range(0, len(part), 8)]
+            write_photo(folder / f"{number // 16}.png", np.vstack(rows))
+
+
+def rasteriser_speed(row, head) -> None:
+    """512 x 512, whole head, colour and normal, beside the torch oracle."""
+    prior = load_prior()
+    v = prior.mean + np.array([0, 0.02, 0.6], np.float32)
+    points = np.stack([900 * v[:, 0] / v[:, 2] + 256, 900 * v[:, 1] / v[:, 2] + 256, v[:, 2]], 1).astype(np.float32)
+    attributes = np.concatenate([prior.mean, vertex_normals(v, prior.triangles)], 1).astype(np.float32)
+    cells, at, values = torch.from_numpy(prior.triangles).long(), torch.from_numpy(points), torch.from_numpy(attributes)
+
+    def fast() -> None:
+        interpolate(rasterise(points, prior.triangles, 512, 512), prior.triangles, attributes)
+
+    def plain() -> None:
+        triangle, barycentric, _ = oracle.rasterise(at, cells, 512, 512)
+        oracle.interpolate(triangle, barycentric, cells, values)
+
+    def frames(work, count: int) -> float:
+        work()
+        times = []
+        for _ in range(count):
+            start = perf_counter()
+            work()
+            times.append(perf_counter() - start)
+        return 1 / float(np.median(times))
+
+    head("rasteriser, 512 x 512, 9,276 triangles, 6 channels", "frames a second")
+    row("numba, two cores", frames(fast, 200))
+    row("torch oracle, two cores", frames(plain, 10))
