@@ -8,7 +8,7 @@ install: .venv/ready
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --requirement requirements.txt
-	$(BIN)/python -c "from models.prior.face import load_prior; load_prior()"
+	$(BIN)/python -c "from models.prior.face import load_prior; from models.prior.reflectance import load_reflectance; load_reflectance(load_prior())"
 	touch $@
 
 .venv/ready-to-test: .venv/ready tests/requirements.txt

@@ -129,9 +129,10 @@ class PhotometricLoss:
         square = residual.square().sum(-1)
         robust = square / (square + _OUTLIER**2)
         weight = decoded.face
-        area = weight.detach().sum((1, 2)).clamp(min=0.01 * self.size**2)
+        # a mean, gradient of the area included: else a smaller face would be a better one
+        area = weight.sum((1, 2)).clamp(min=0.01 * self.size**2)
         photometric = ((robust * weight).sum((1, 2)) / area).mean()
-        plain = ((square.detach() * weight.detach()).sum((1, 2)) / area).mean()
+        plain = ((square * weight).sum((1, 2)) / area).detach().mean()
         band = codes.light - codes.light.mean(2, keepdim=True)
         parts = {
             "photometric": photometric,

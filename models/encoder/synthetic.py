@@ -271,7 +271,7 @@ class SyntheticFaces:
         _draw_body(picture, marks, wide, skin * light, rng)
         if rng.random() < 0.4:
             _draw_long_hair(picture, marks, wide, hair * light * rng.uniform(0.5, 1.2), rng)
-        there = rng.random() > 0.05
+        there = rng.random() > 0.07
         if there:
             picture = picture * (1 - mask[..., None]) + drawn[..., :3] * exposure
             if rng.random() < 0.25:
@@ -313,7 +313,7 @@ class SyntheticFaces:
 
 def _backdrop(rng: np.random.Generator, size: int) -> np.ndarray:
     """S x S x 3 linear: plain walls, blurred rooms, stripes, shapes."""
-    low = rng.choice([1, 2, 4, 8, 16])
+    low = rng.choice([1, 2, 4, 8, 16, 40, size])
     noise = rng.uniform(0, 1, (low, low, 3)) ** rng.uniform(1, 3)
     if rng.random() < 0.4:
         noise = noise.mean(-1, keepdims=True) * rng.uniform(0.5, 1, 3)
