@@ -17,6 +17,9 @@ from capture.face_tracker import FaceMesh
 from capture.media import open_media
 from capture.photo import write_photo
 from models.encoder.crop import Crop
+from models.encoder.decoder import Decoder
+from models.encoder.losses import PhotometricLoss
+from models.encoder.network import SIZE
 from models.encoder.render import rendered
 from models.prior.face import IBUG68, load_prior
 from models.prior.reflectance import load_reflectance
@@ -25,6 +28,7 @@ from models.raster import oracle
 from models.raster.cpu import interpolate, rasterise
 from pipeline.encoder_evaluation import angle
 from pipeline.encoding import FaceEncoder, crop_of_box, crop_of_landmarks, typical_camera
+from pipeline.real_faces import read_real_faces
 from pipeline.refinement import Refiner, Seen
 from pipeline.shot import frame_fitter
 
@@ -190,3 +194,53 @@ def rasteriser_speed(row, head) -> None:
     head("rasteriser, 512 x 512, 9,276 triangles, 6 channels", "frames a second")
     row("numba, two cores", frames(fast, 200))
     row("torch oracle, two cores", frames(plain, 10))
+
+    if torch.cuda.is_available():
+        from models.raster.differentiable import interpolate as carry
+        from models.raster.differentiable import rasterise as find
+
+        triangles = torch.from_numpy(prior.triangles).cuda()
+        for count in (1, 8, 32):
+            many = torch.from_numpy(points).cuda().expand(count, -1, -1).contiguous()
+            carried = torch.from_numpy(attributes).cuda().expand(count, -1, -1).contiguous()
+
+            def on_gpu(many=many, carried=carried) -> None:
+                carry(find(many, triangles, 512, 512), triangles, carried)
+                torch.cuda.synchronize()
+
+            row(f"CUDA, {torch.cuda.get_device_name()}, {count} at once", count * frames(on_gpu, 100))
+        for count in (64, 1024, 8192):
+            row(f"encoder on CUDA, images a second in batches of {count}", _encoder_rate(count))
+    row("encoder, images a second on two cores, batch of one", _encoder_rate(1, "cpu"))
+
+
+def _encoder_rate(count: int, device: str = "cuda") -> float:
+    encoder = FaceEncoder(load_prior(), device=device)
+    crops, focal = np.zeros((count, SIZE, SIZE, 3), np.uint8), np.full(count, 4.0)
+    times = []
+    for _ in range(30 if count > 1 else 200):
+        start = perf_counter()
+        encoder.codes(crops, focal)
+        times.append(perf_counter() - start)
+    return count / float(np.median(times[5:]))
+
+
+def photometric(media: Path, row, head, weights: list[str]) -> None:
+    """Photometric error (rms of sRGB codes over the face's skin, 0..1) of encoders on real frames that none was trained on."""
+    prior = load_prior()
+    reflectance = load_reflectance(prior)
+    loss = PhotometricLoss(Decoder(prior, reflectance), size=SIZE)
+    faces = read_real_faces([media / "face", media / "driver"], looks=1, most=12, jitter=0.0)
+    names = [Path(f).name for f in faces.files]
+    encoders = [FaceEncoder(prior, w) for w in weights]
+    head("clip", *(Path(w).name for w in weights))
+    table = []
+    for number, name in enumerate(names):
+        chosen = np.flatnonzero(faces.file == number)
+        crops = torch.from_numpy(faces.crops[chosen]).permute(0, 3, 1, 2).float() / 255
+        focal = torch.from_numpy(faces.focal[chosen].astype(np.float32))
+        with torch.no_grad():
+            found = [loss(e.codes(faces.crops[chosen], faces.focal[chosen]), crops, focal)[1]["rms"] for e in encoders]
+        table.append(found)
+        row(f"`{name}`", *(f"{v:.4f}" for v in found))
+    row("mean", *(f"{v:.4f}" for v in np.mean(table, 0)))

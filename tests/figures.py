@@ -1,7 +1,7 @@
 """`python -m tests.figures NAME [--media DIR]`: measures what docs/figures.md states, and prints it as a table.
 
-Names: landmarks, self, jitter, lengths, odd, memory, prior, speed, cross, encoder, raster. Apart from the tests, since most take
-minutes.
+Names: landmarks, self, jitter, lengths, odd, memory, prior, speed, cross, encoder, photometric, raster. Apart from the tests,
+since most take minutes.
 """
 
 from __future__ import annotations
@@ -278,6 +278,14 @@ def encoder(media: Path, weights: str | None = None) -> None:
     figures.write_sheets(ROOT / "out" / "encoder")
 
 
+def photometric(media: Path, weights: str | None = None) -> None:
+    """Photometric error on real frames never trained on, of one or more encoders (--weights A,B)."""
+    from models.encoder.weights import SHIPPED
+    from tests.encoder_figures import photometric as table
+
+    table(media, row, head, (weights or str(SHIPPED)).split(","))
+
+
 def raster(media: Path) -> None:
     """The rasteriser's speed beside the torch oracle's."""
     from tests.encoder_figures import rasteriser_speed
@@ -288,6 +296,7 @@ def raster(media: Path) -> None:
 NAMES = {
     "landmarks": landmarks, "self": self_, "jitter": jitter, "lengths": lengths, "odd": odd, "memory": memory, "prior": prior,
     "speed": speed, "cross": cross, "encoder": encoder, "raster": raster,
+    "photometric": photometric,
 }  # fmt: skip
 
 if __name__ == "__main__":
@@ -296,4 +305,4 @@ if __name__ == "__main__":
     parser.add_argument("--media", type=Path, default=Path(os.environ.get("UNDERSTUDY_MEDIA", ROOT.parent / "shared/media")))
     parser.add_argument("--weights", help="encoder weights; those that ship where none are given")
     chosen = parser.parse_args()
-    NAMES[chosen.name](chosen.media, *([chosen.weights] if chosen.name == "encoder" else []))
+    NAMES[chosen.name](chosen.media, *([chosen.weights] if chosen.name in ("encoder", "photometric") else []))

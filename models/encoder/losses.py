@@ -19,7 +19,7 @@ _BLINK = [EXPRESSIONS.index(n) for n in ("eyeBlinkLeft", "eyeBlinkRight")]
 _OUTLIER = 0.25  # of an sRGB code from 0 to 1: a residual of this size pulls most
 WEIGHTS = {
     "marks": 30.0, "shape": 200.0, "rotation": 1.5, "scale": 1.0, "expression": 6.0, "gaze": 5.0, "identity": 0.02,
-    "albedo": 1.0, "skin": 1.0, "light": 0.7, "direction": 1.0, "face": 0.3,
+    "albedo": 1.0, "skin": 1.0, "light": 0.7, "direction": 1.5, "radiance": 8.0, "face": 0.3,
 }  # fmt: skip
 
 
@@ -55,9 +55,14 @@ class SyntheticLoss:
         send = lambda array: torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)
         self.spread = send(spread / spread.sum() * 4)
         self.skin = send(np.einsum("v,kvc->kc", reflectance.skin, reflectance.basis))
+        self.skin_mean = send(np.einsum("v,vc->c", reflectance.skin, reflectance.mean))
         towards = spread_directions(48)
         self.normals = send(towards[towards[:, 2] < 0.2])
         self.luminance = send(LUMINANCE)
+
+    def _shown(self, albedo: Tensor, lit: Tensor) -> Tensor:
+        """sRGB codes of average skin with the normals facing the camera."""
+        return encoded_srgb((self.skin_mean + albedo @ self.skin).sigmoid()[:, None] * lit)
 
     def __call__(self, codes: Codes, truth: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """Args:
@@ -91,6 +96,8 @@ class SyntheticLoss:
             "skin": mean(((codes.albedo - truth["albedo"]) @ self.skin).abs()),
             "light": mean((lit - true_lit).abs() / bright),
             "direction": mean((1 - F.cosine_similarity(*band, dim=1))[:, None] * strength[:, None]),
+            # what one sees of skin under light, however the two share it
+            "radiance": mean((self._shown(codes.albedo, lit) - self._shown(truth["albedo"], true_lit)).abs()),
             "face": F.binary_cross_entropy_with_logits(codes.confidence, face),
         }  # fmt: skip
         total = sum(WEIGHTS[name] * value for name, value in parts.items())

@@ -18,7 +18,7 @@ from models.light.harmonics import AMBIENT, COUNT
 WIDTHS = (32, 64, 128)
 SIZE = 96  # pixels of the crop
 _EXPRESSIONS, _IDENTITY, _ALBEDO = 52, 80, 32
-_PARTS = (_IDENTITY, _EXPRESSIONS, 4, 6, 3, _ALBEDO, 3 * COUNT, 1)
+_PARTS = (_IDENTITY, _EXPRESSIONS, 4, 6, 3, _ALBEDO, 3 * COUNT, 1, 1)
 _TYPICAL_SCALE = -1.0  # log crop widths that 0.1 m spans
 
 
@@ -105,12 +105,13 @@ class Encoder(nn.Module):
         x = self.trunk((crops - 0.45) * 4)
         x = F.relu(self.squeeze_norm(self.squeeze(x))).flatten(1)
         x = F.relu(self.mix(torch.cat([x, focal.log()[:, None] - 1.5], 1)))
-        identity, expression, gaze, six, place, albedo, light, confidence = self.out(x).split(_PARTS, 1)
+        identity, expression, gaze, six, place, albedo, light, confidence, gain = self.out(x).split(_PARTS, 1)
         ambient = light.new_tensor([AMBIENT] + [0.0] * 8)[:, None]
         return Codes(
             identity, expression.sigmoid(), 0.5 * gaze.unflatten(1, (2, 2)), rotation_of_six(six),
             torch.stack([0.3 * place[:, 0], 0.3 * place[:, 1], _TYPICAL_SCALE + 0.3 * place[:, 2]], 1),
-            albedo, 0.5 * ambient + light.unflatten(1, (COUNT, 3)), confidence[:, 0],
+            # how bright spans decades (dark skin, well exposed), what from where does not
+            albedo, gain.clamp(-4, 4).exp()[:, None] * (0.5 * ambient + light.unflatten(1, (COUNT, 3))), confidence[:, 0],
         )  # fmt: skip
 
 
