@@ -301,7 +301,8 @@ def _train_encoder(command: TrainEncoder) -> tuple[dict, str]:
     )  # fmt: skip
     with TerminalProgress() as progress:
         report = train_encoder(output, settings, progress, say=lambda line: print(line, flush=True))
-    return report, f"{output}: {report['steps']} steps, {report['seconds'] / 60:.1f} minutes in all"
+    line = f"{output}: {report['steps']} steps, {report['seconds'] / 60:.1f} minutes in all"
+    return report, line + (", stopped early; --resume goes on" if report["stopped"] else "")
 
 
 def quiet_natives() -> None:

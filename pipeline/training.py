@@ -190,9 +190,10 @@ class Trainer:
             self._photometric = PhotometricLoss(decoder, landmarks=10.0 if settings.landmarks else 0.0)
         self._sums: dict[str, float] = {}
         self._counted = 0
+        self._stopped = False
 
     def run(self) -> dict:
-        """Trains; returns a report."""
+        """Trains; returns a report. Ctrl-C ends it early, and what was learned is kept."""
         minutes = self.settings.minutes
         begun = self.training.seconds
         start = since = time.perf_counter()
@@ -206,7 +207,11 @@ class Trainer:
                 highest = _RATE if self.real is None else _RATE_REAL
                 for group in self._optimiser.param_groups:
                     group["lr"] = highest * min(1.0, (self.training.steps + 1) / _WARM) * fall + 1e-6
-                self._step(*feed())
+                try:
+                    self._step(*feed())
+                except KeyboardInterrupt:
+                    self._stopped = True
+                    break
                 self.training.fresh += feed.fresh
                 feed.fresh = 0
                 self.training.seconds = begun + elapsed
@@ -289,7 +294,7 @@ class Trainer:
         )
         self._sums.clear()
         self._counted = 0
-        report = {"output": str(self.output), **vars(self.training), "held_out": told, "data": data}
+        report = {"output": str(self.output), **vars(self.training), "held_out": told, "data": data, "stopped": self._stopped}
         return report | ({"skipped": self.real.skipped} if self.real else {})
 
 
