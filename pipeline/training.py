@@ -58,6 +58,7 @@ def _feed(queue, seed: int, count: int) -> None:
     torch.set_num_threads(1)
     prior = load_prior()
     faces = SyntheticFaces(prior, load_reflectance(prior), seed)
+    queue.cancel_join_thread()  # with nobody left to read, what is queued may be lost
     parent = multiprocessing.parent_process()
     while parent.is_alive():  # whichever way it ended
         drawn = faces.batch(count)
