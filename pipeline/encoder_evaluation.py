@@ -15,7 +15,7 @@ from models.encoder.network import Codes, Encoder
 from models.encoder.synthetic import SyntheticFaces, Truth
 from models.encoder.weights import SHIPPED, load_weights
 from models.light.harmonics import LUMINANCE, dominant_direction
-from models.prior.face import IBUG68, AnnyPrior
+from models.prior.face import AnnyPrior
 from models.prior.reflectance import Reflectance, load_reflectance
 from pipeline.encoding import FaceEncoder, out_of_crop
 from pipeline.progress import Listener, counted, silent
@@ -65,7 +65,7 @@ def code_errors(codes: Codes, truth: Truth, prior: AnnyPrior, reflectance: Refle
     true = model.shown(
         model.shape(tensor(truth.identity), tensor(truth.expression)), tensor(truth.rotation), tensor(truth.place), focal
     )
-    made, true = made[:, list(IBUG68)].numpy(), true[:, list(IBUG68)].numpy()
+    made, true = prior.ibug68 @ made.numpy(), prior.ibug68 @ true.numpy()
     eyes = np.linalg.norm(true[:, _OUTER_EYES[0]] - true[:, _OUTER_EYES[1]], axis=1)
     full_eyes = np.maximum(eyes, 0.5 * np.percentile(eyes, 90))  # seen from the side, the eyes lie close together
     albedo, true_albedo = reflectance.mean_skin(codes.albedo.numpy()), reflectance.mean_skin(truth.albedo)

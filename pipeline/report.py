@@ -15,7 +15,7 @@ from capture.photo import write_photo
 from capture.writer import VideoWriter
 from models.head import rotation_of_gaze
 from models.light.harmonics import dominant_direction
-from models.prior.face import EXPRESSIONS, IBUG68, AnnyPrior
+from models.prior.face import EXPRESSIONS, AnnyPrior
 from models.prior.reflectance import Reflectance, load_reflectance
 from pipeline.fitting import LandmarkModel
 from pipeline.performance import Performance
@@ -32,7 +32,7 @@ _LINES = ((0, 16, False), (17, 21, False), (22, 26, False), (27, 30, False), (31
 def fitted_landmarks(prior: AnnyPrior, performance: Performance):
     """A function from a frame's number to the 68 points (iBUG order, pixels) projected from the fitted model."""
     fitter = frame_fitter(LandmarkModel.of(prior), performance.person)
-    return lambda index: fitter.landmarks(performance.code(index))[list(IBUG68)]
+    return lambda index: prior.ibug68 @ fitter.landmarks(performance.code(index))
 
 
 def track_report(tracked: Tracked, prior: AnnyPrior, media: Media) -> dict:

@@ -21,7 +21,7 @@ from models.encoder.decoder import Decoder
 from models.encoder.losses import PhotometricLoss
 from models.encoder.network import SIZE
 from models.encoder.render import rendered
-from models.prior.face import IBUG68, load_prior
+from models.prior.face import load_prior
 from models.prior.reflectance import load_reflectance
 from models.prior.synthetic import encode_srgb, vertex_normals
 from models.raster import oracle
@@ -38,7 +38,6 @@ _WFLW = (
     *range(76, 96),
 )  # fmt: skip
 _SIZE = 160
-_CHOSEN = list(IBUG68)
 
 
 def labelled_faces(media: Path) -> list[tuple[Path, np.ndarray]]:
@@ -84,12 +83,16 @@ class EncoderFigures:
         self.finder, self.mesh = FaceFinder(), FaceMesh(1, still=True)
         self.sheet: list[np.ndarray] = []
 
+    def points(self, landmarks: np.ndarray) -> np.ndarray:
+        """68 x 2 of 478 x 2+."""
+        return self.prior.ibug68 @ landmarks[:, :2]
+
     def show(self, image: np.ndarray, crop: Crop, landmarks: np.ndarray) -> None:
         focal, picture = np.array([crop.focal]), crop.take(image, _SIZE)
         codes = self.look.codes(crop.take(image)[None], focal)
         made = rendered(codes, focal, self.prior, self.reflectance, _SIZE, picture[None])[0]
         marked = picture.copy()
-        at = np.concatenate([landmarks[_CHOSEN, :2], np.ones((68, 1))], 1) @ np.linalg.inv(crop.homography(_SIZE)).T
+        at = np.concatenate([self.points(landmarks), np.ones((68, 1))], 1) @ np.linalg.inv(crop.homography(_SIZE)).T
         for x, y in at[:, :2] / at[:, 2:]:
             cv2.circle(marked, (int(x * 8), int(y * 8)), 8, (0, 255, 0), -1, cv2.LINE_AA, 3)
         self.sheet.append(np.vstack([picture, marked, made]))
@@ -110,7 +113,7 @@ class EncoderFigures:
             person = replace(first.person(camera), identity=found.identity)
             after = frame_fitter(self.refine.model, person).landmarks(found.codes[0])
             numbers = [
-                percent(points[_CHOSEN, :2], true, k) if points is not None else float("nan")
+                percent(self.points(points), true, k) if points is not None else float("nan")
                 for points in (own, after, marks) for k in (0, 17)
             ]  # fmt: skip
             sums.append(numbers)
@@ -133,7 +136,7 @@ class EncoderFigures:
                 own = self.look.landmarks(self.look.settled(frame.image, crop_of_box(camera, boxes[0])), camera)
                 if not errors:
                     self.show(frame.image, crop_of_landmarks(camera, own), own)
-                errors.append([percent(own[_CHOSEN], seen[0][_CHOSEN, :2], k) for k in (0, 17)])
+                errors.append([percent(self.points(own), self.points(seen[0]), k) for k in (0, 17)])
             sums.append(np.mean(errors, 0))
             self.row(f"`{path.parent.name}/{path.name}`", *sums[-1].tolist())
         self.row("mean", *np.mean(sums, 0).tolist())

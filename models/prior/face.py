@@ -37,12 +37,14 @@ EXPRESSIONS = (
     "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight", "noseSneerLeft", "noseSneerRight",
     "tongueOut",
 )  # fmt: skip
-# iBUG's 68 points as numbers of MediaPipe's mesh: jaw, brows, nose, eyes, outer and inner lips
-IBUG68 = (
-    127, 234, 93, 132, 172, 150, 149, 148, 152, 377, 378, 379, 397, 361, 323, 454, 356, 70, 63, 105, 66, 107, 336, 296, 334,
-    293, 300, 168, 197, 5, 4, 75, 97, 2, 326, 305, 33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380, 61, 39, 37, 0,
-    267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87,
+# iBUG's points 18 to 68 as numbers of MediaPipe's mesh: brows, nose, eyes, outer and inner lips
+IBUG_INNER = (
+    70, 63, 105, 66, 107, 336, 296, 334, 293, 300, 168, 197, 5, 4, 75, 97, 2, 326, 305, 33, 160, 158, 133, 153, 144, 362, 385,
+    387, 263, 373, 380, 61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87,
 )  # fmt: skip
+# the face's outline in MediaPipe's mesh, from beside each eye to the chin: iBUG's jaw lies on it in even steps
+OUTLINE_RIGHT = (127, 234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152)
+OUTLINE_LEFT = (356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152)
 LEFT_EYE, RIGHT_EYE = 1, 2  # values of `part`
 
 
@@ -139,6 +141,26 @@ class AnnyPrior:
     def landmark_vertices(self) -> np.ndarray:
         """478 x 3 vertex numbers around each landmark, for `landmark_barycentric`."""
         return self.triangles[self.landmark_triangle]
+
+    @cached_property
+    def ibug68(self) -> np.ndarray:
+        """68 x 478: landmarks to the 68 points of the iBUG order (Sagonas et al. 2016): jaw, then `IBUG_INNER`.
+
+        The jaw's 17 are spaced evenly along the outline of the mean head, each between two landmarks.
+        """
+        weights = np.zeros((68, 478))
+        points = self.at_landmarks(self.mean)
+        for side, chain in enumerate((OUTLINE_RIGHT, OUTLINE_LEFT)):
+            steps = np.linalg.norm(np.diff(points[list(chain)], axis=0), axis=1)
+            along = np.concatenate([[0], np.cumsum(steps)])
+            for k, at in enumerate(np.linspace(0, along[-1], 9)):
+                first = min(int(np.searchsorted(along, at, side="right")) - 1, len(chain) - 2)
+                share = np.clip((at - along[first]) / steps[first], 0, 1)
+                row = k if side == 0 else 16 - k
+                weights[row] = 0
+                weights[row, chain[first]], weights[row, chain[first + 1]] = 1 - share, share
+        weights[np.arange(17, 68), IBUG_INNER] = 1
+        return weights
 
     def at_landmarks(self, field_: np.ndarray) -> np.ndarray:
         """A per-vertex field (... V x C) at the landmarks (... 478 x C)."""

@@ -8,14 +8,14 @@ from safetensors import safe_open
 from models.code import FaceCode
 from models.head import Head, angles_of_look, gaze_in_head, look_in_camera, look_of_angles, rotation_of_gaze, spread_offsets
 from models.prior.bake import EYE_DISTANCE
-from models.prior.face import EXPRESSIONS, IBUG68, gaze_rotation, prior_path
+from models.prior.face import EXPRESSIONS, IBUG_INNER, gaze_rotation, prior_path
 from tests.conftest import Synthetic, expression, turned
 
 
 def test_names_and_sizes(prior):
     assert len(EXPRESSIONS) == len(set(EXPRESSIONS)) == len(prior.expression) == 52
     assert prior.identity.shape == (80, *prior.mean.shape)
-    assert len(prior.landmark_triangle) == 478 and len(IBUG68) == len(set(IBUG68)) == 68
+    assert len(prior.landmark_triangle) == 478 and len(IBUG_INNER) == len(set(IBUG_INNER)) == 51
     assert set(np.unique(prior.region)) == set(range(len(prior.regions)))
 
 
@@ -118,3 +118,15 @@ def test_posed_vertices_are_rigid_in_pose(prior):
     code = FaceCode(np.zeros(52), turned(0.3, 0.1, -0.2), np.array([0.02, -0.01, 0.7]))
     posed = head.posed(code)
     assert np.allclose((posed - code.translation) @ code.rotation, head.shaped(np.zeros(52), np.zeros((2, 2))), atol=1e-5)
+
+
+def test_the_68_points_lie_as_ibugs_do(prior):
+    """Rows are means; the jaw runs in even steps from the right temple over the chin to the left one."""
+    assert np.allclose(prior.ibug68.sum(1), 1) and (prior.ibug68 >= 0).all()
+    points = prior.ibug68 @ prior.at_landmarks(prior.mean)
+    jaw = points[:17]
+    assert (np.diff(jaw[:, 0]) > 0).all() and np.argmax(jaw[:, 1]) == 8
+    steps = np.linalg.norm(np.diff(jaw, axis=0), axis=1)
+    assert np.abs(steps / steps.mean() - 1).max() < 0.25
+    assert np.abs(points[:17] * [-1, 1, 1] - points[16::-1]).max() < 0.004  # left and right alike
+    assert points[36, 0] < points[39, 0] < points[42, 0] < points[45, 0]  # eye corners, the person's right first
