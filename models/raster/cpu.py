@@ -45,35 +45,43 @@ def _fill(points, triangles, cull, bands, triangle_out, bary_out, depth_out):
             if area == 0.0 or (cull and area < 0.0):
                 continue
             scale = np.float32(1.0) / area
-            # both weights and 1/z are linear in x and y, so a step to the right is an addition
+            # both weights and 1/z are linear in x and y, so a step to the right or down is an addition
             wa_x, wb_x = (by - cy) * scale, (cy - ay) * scale
+            wa_y, wb_y = (cx - bx) * scale, (ax - cx) * scale
+            wc_x, wc_y = -wa_x - wb_x, -wa_y - wb_y
+            to_a = np.float32(-1.0) / wa_x if wa_x != 0.0 else np.float32(0.0)
+            to_b = np.float32(-1.0) / wb_x if wb_x != 0.0 else np.float32(0.0)
+            to_c = np.float32(-1.0) / wc_x if wc_x != 0.0 else np.float32(0.0)
             izc = np.float32(1.0) / points[c, 2]
             iza, izb = np.float32(1.0) / points[a, 2] - izc, np.float32(1.0) / points[b, 2] - izc
-            wc_x = -wa_x - wb_x
+            px, py = np.float32(x0) + np.float32(0.5), np.float32(y0) + np.float32(0.5)
+            wa_row = ((bx - px) * (cy - py) - (by - py) * (cx - px)) * scale - wa_y
+            wb_row = ((cx - px) * (ay - py) - (cy - py) * (ax - px)) * scale - wb_y
+            wc_row = np.float32(1.0) - wa_row - wb_row
             for y in range(y0, y1 + 1):
-                px, py = np.float32(x0) + np.float32(0.5), np.float32(y) + np.float32(0.5)
-                wa = ((bx - px) * (cy - py) - (by - py) * (cx - px)) * scale
-                wb = ((cx - px) * (ay - py) - (cy - py) * (ax - px)) * scale
-                wc = np.float32(1.0) - wa - wb
+                wa_row += wa_y
+                wb_row += wb_y
+                wc_row += wc_y
+                wa, wb = wa_row, wb_row
                 # from the first to the last pixel where no weight is negative; on an edge both neighbours take it
                 low, high = np.float32(0.0), np.float32(x1 - x0)
                 if wa_x > 0:
-                    low = max(low, -wa / wa_x)
+                    low = max(low, wa * to_a)
                 elif wa_x < 0:
-                    high = min(high, -wa / wa_x)
+                    high = min(high, wa * to_a)
                 elif wa < 0:
                     continue
                 if wb_x > 0:
-                    low = max(low, -wb / wb_x)
+                    low = max(low, wb * to_b)
                 elif wb_x < 0:
-                    high = min(high, -wb / wb_x)
+                    high = min(high, wb * to_b)
                 elif wb < 0:
                     continue
                 if wc_x > 0:
-                    low = max(low, -wc / wc_x)
+                    low = max(low, wc_row * to_c)
                 elif wc_x < 0:
-                    high = min(high, -wc / wc_x)
-                elif wc < 0:
+                    high = min(high, wc_row * to_c)
+                elif wc_row < 0:
                     continue
                 start, end = int(np.ceil(low - _ON_EDGE)), int(np.floor(high + _ON_EDGE))
                 wa += start * wa_x
