@@ -29,7 +29,7 @@ from pipeline.real_faces import read_real_faces
 _BATCH = 64
 _POOL = 16384  # crops kept to be met again
 _FRESH_EVERY = 3  # steps: drawing faces and learning from them share the same cores
-_RATE = 2e-3
+_RATE = 1.5e-3
 _WARM = 300  # steps
 _REAL_BATCH, _REAL_WEIGHT, _RATE_REAL = 16, 2.0, 5e-4
 SYNTHETIC = "synthetic"

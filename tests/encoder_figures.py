@@ -146,9 +146,8 @@ class EncoderFigures:
         for person in sorted(p for p in (self.media / "light" / "yale_b").iterdir() if p.is_dir()):
             frontal = lamp_picture(person / f"{person.name}_P00A+000E+00.pgm")
             camera = typical_camera(frontal.shape[1], frontal.shape[0])
-            settled = self.look.settled(frontal, crop_of_box(camera, self.finder(frontal)[0]), looks=3)
-            landmarks = self.look.landmarks(settled, camera)
-            crop = crop_of_landmarks(camera, landmarks)  # the head did not move between the lamps
+            crop = crop_of_box(camera, self.finder(frontal)[0])  # the head did not move between the lamps
+            landmarks = self.look.landmarks(self.look(frontal, crop), camera)
             errors = []
             for path in sorted(person.glob("*_P00A[+-]*.pgm")):
                 image, towards = lamp_picture(path), towards_lamp(path)

@@ -106,7 +106,7 @@ def draw_lights(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
         best = 0.0
         for _ in range(1 if hard else rng.choice([0, 1, 2, 3], p=[0.1, 0.45, 0.3, 0.15])):
             azimuth = rng.normal(0, 1.0) if rng.random() < 0.85 else rng.uniform(-np.pi, np.pi)
-            height = np.radians(rng.normal(25, 28))
+            height = np.radians(rng.normal(5, 35) if hard else rng.normal(18, 30))  # a hard lamp may stand anywhere
             towards = np.array([np.sin(azimuth) * np.cos(height), -np.sin(height), -np.cos(azimuth) * np.cos(height)])
             power = np.exp(rng.normal(-0.2, 0.7))
             light[n] += lamp(towards, power * tint(0.2))
