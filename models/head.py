@@ -86,6 +86,20 @@ class Head:
         return shaped @ code.rotation.T.astype(np.float32) + code.translation.astype(np.float32)
 
 
+def shapes(prior: AnnyPrior, identity: np.ndarray, expression: np.ndarray, gaze: np.ndarray | None = None) -> np.ndarray:
+    """N x V x 3 float32 heads in the head frame, of N x 80 identities, N x 52 expressions, N x 2 x 2 gazes."""
+    flat = identity.astype(np.float32) @ prior.identity.reshape(len(prior.identity), -1)
+    flat += expression.astype(np.float32) @ prior.expression.reshape(len(prior.expression), -1)
+    shape = prior.mean + flat.reshape(len(identity), -1, 3)
+    if gaze is not None:
+        for side, part in enumerate((LEFT_EYE, RIGHT_EYE)):
+            ball = np.flatnonzero(prior.part == part)
+            for n in range(len(shape)):
+                centre = shape[n, ball].mean(0)
+                shape[n, ball] = (shape[n, ball] - centre) @ rotation_of_gaze(gaze[n, side]).T.astype(np.float32) + centre
+    return shape
+
+
 def rotation_of_gaze(gaze: np.ndarray) -> np.ndarray:
     """3 x 3: turns the straight look (0, 0, -1) by yaw (towards +x) and pitch (towards +y), radians."""
     (cy, cp), (sy, sp_) = np.cos(gaze), np.sin(gaze)

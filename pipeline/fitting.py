@@ -21,7 +21,7 @@ EXPRESSION_SIGMA = 0.45
 OUTER_EYE_CORNERS = (33, 263)
 IRIS_RIGHT, IRIS_LEFT = 468, 473  # centres; MediaPipe names eyes by the person's own side
 _IRIS_DEPTH = 0.95  # of the eyeball's radius: the iris' plane seen through the cornea
-_LOOK = np.array([name.startswith("eyeLook") for name in EXPRESSIONS])
+LOOK = np.array([name.startswith("eyeLook") for name in EXPRESSIONS])
 _INDEX = {name: k for k, name in enumerate(EXPRESSIONS)}
 _TONGUE = _INDEX["tongueOut"]
 _KNOWN = 1e4  # precision of the eyeLook values: the irises say them
@@ -91,7 +91,7 @@ def initial_pose(model_points: np.ndarray, landmarks: np.ndarray, camera: Camera
 
 
 @njit(cache=True, nogil=True)
-def _exponential(w):
+def rotation_of_vector(w):
     """Rotation matrix of a rotation vector (Rodrigues)."""
     angle = np.sqrt(w[0] * w[0] + w[1] * w[1] + w[2] * w[2])
     k = np.zeros((3, 3))
@@ -142,7 +142,7 @@ def jacobian(points, expression_basis, rotation, translation, focal, cx, cy):
 
 
 @njit(cache=True, nogil=True)
-def _bounded_step(hessian, gradient, values):
+def bounded_step(hessian, gradient, values):
     """The step that minimises the quadratic while values + step of the expressions stays in [0, 1].
 
     Block principal pivoting (Portugal, Judice & Vicente 1994): all that leave the bounds are held at them, all that are held
@@ -211,8 +211,8 @@ def _fit_frame(
             gradient[6 + k] += precision[k] * (expression[k] - expected[k])
         for k in range(6):
             hessian[k, k] *= 1.0 + 1e-6
-        step = _bounded_step(hessian, gradient, expression)
-        rotation = _exponential(step[:3]) @ rotation
+        step = bounded_step(hessian, gradient, expression)
+        rotation = rotation_of_vector(step[:3]) @ rotation
         translation = translation + step[3:6]
         translation[2] = max(translation[2], 0.05)
         expression = expression + step[6:]
@@ -276,7 +276,7 @@ class FrameFitter:
         expected, precision = self._prior(expression)
         # before the pose is refined the irises already tell the lids where the eyes look
         gaze = look_direction(landmarks, self._eyes, rotation, translation, camera, self.model.iris)
-        expected, precision = with_look(expected, gaze), np.where(_LOOK, _KNOWN, precision)
+        expected, precision = with_look(expected, gaze), np.where(LOOK, _KNOWN, precision)
         rotation, translation, expression = _fit_frame(
             self._neutral, self.model.flat_expression, self.model.weight, landmarks[:, :2].astype(np.float64),
             np.ascontiguousarray(rotation), translation, expression, expected, precision, camera.focal,

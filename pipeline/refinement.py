@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 
 from models.code import Camera, FaceCode
-from models.encoder.draw import _normals
+from models.encoder.draw import normals_into
 from models.head import spread_offsets, with_look
 from models.light.harmonics import LAMBERT, HarmonicLight, basis
 from models.prior.face import AnnyPrior
 from models.prior.reflectance import Reflectance
 from models.raster.cpu import rasterise
-from pipeline.fitting import EXPRESSION_SIGMA, SIGMA, LandmarkModel, _bounded_step, _exponential, inter_ocular, jacobian
+from pipeline.fitting import EXPRESSION_SIGMA, SIGMA, LandmarkModel, bounded_step, inter_ocular, jacobian, rotation_of_vector
 
 _CROP = 160  # pixels across the face at which colours are compared
 _COLOUR = 0.60  # standard deviation of a vertex' colour: neighbours err alike, so a vertex tells little
@@ -205,7 +205,7 @@ class _View:
         flat = identity @ r.prior.identity.reshape(len(identity), -1) + code.expression @ r.prior.expression.reshape(52, -1)
         head = (self._base + flat.reshape(-1, 3)) @ code.rotation.T + code.translation
         normals = np.empty(head.shape, np.float32)
-        _normals(head.astype(np.float32), r.prior.triangles, normals)
+        normals_into(head.astype(np.float32), r.prior.triangles, normals)
         shown = self._camera.project(head)
         shown[:, :2] = (shown[:, :2] - self._corner) * self._scale
         depth = rasterise(shown, r.prior.triangles, _CROP, _CROP).depth
@@ -303,8 +303,10 @@ class _View:
     def follow(self, move: np.ndarray, damping: float) -> None:
         """Takes this frame's own step, given the shared one."""
         code = self.code
-        step = _bounded_step(self._damped(damping), self._g_o + self._h_os @ move, code.expression)
+        step = bounded_step(self._damped(damping), self._g_o + self._h_os @ move, code.expression)
         translation = code.translation + step[3:6]
         translation[2] = max(translation[2], 0.05)
         expression = with_look(np.clip(code.expression + step[6:], 0, 1), code.gaze)
-        self.code = replace(code, rotation=_exponential(step[:3]) @ code.rotation, translation=translation, expression=expression)
+        self.code = replace(
+            code, rotation=rotation_of_vector(step[:3]) @ code.rotation, translation=translation, expression=expression
+        )

@@ -13,17 +13,17 @@ import numpy as np
 from models.code import Camera, Person
 from models.head import with_look
 from pipeline.fitting import (
-    _LOOK,
     EXPRESSION_SIGMA,
+    LOOK,
     SIGMA,
     FrameFitter,
     LandmarkModel,
-    _bounded_step,
-    _exponential,
+    bounded_step,
     initial_pose,
     inter_ocular,
     jacobian,
     look_direction,
+    rotation_of_vector,
 )
 
 KEYFRAMES = 32
@@ -68,7 +68,7 @@ def fit_person(model: LandmarkModel, landmarks: np.ndarray, width: int, height: 
         for f in range(frames):
             gaze = look_direction(landmarks[f], eyes, rotations[f], translations[f], camera, iris)
             expected = with_look(rest, gaze)
-            precision = np.where(_LOOK, 1e4, 1 / EXPRESSION_SIGMA**2)
+            precision = np.where(LOOK, 1e4, 1 / EXPRESSION_SIGMA**2)
             here = neutral + (expressions[f] @ model.flat_expression).reshape(points, 3)
             both = np.concatenate([model.flat_expression, basis_i])
             projected, jac = jacobian(here, both, rotations[f], translations[f], camera.focal, width / 2, height / 2)
@@ -97,8 +97,8 @@ def fit_person(model: LandmarkModel, landmarks: np.ndarray, width: int, height: 
         ratio = np.exp(move[-1])
         camera = replace(camera, focal=camera.focal * ratio)
         for f, (h_oo, g_o, h_so) in enumerate(eliminated):
-            own_step = _bounded_step(h_oo, g_o + h_so.T @ move, expressions[f])
-            rotations[f] = _exponential(own_step[:3]) @ rotations[f]
+            own_step = bounded_step(h_oo, g_o + h_so.T @ move, expressions[f])
+            rotations[f] = rotation_of_vector(own_step[:3]) @ rotations[f]
             translations[f] = translations[f] + own_step[3:6]
             translations[f][2] = max(translations[f][2], 0.05)
             expressions[f] = expressions[f] + own_step[6:]

@@ -28,7 +28,7 @@ def _shading(x, y, z, light, k):
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _normals(vertices, triangles, out):
+def normals_into(vertices, triangles, out):
     out[:] = 0.0
     for t in range(triangles.shape[0]):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
@@ -52,7 +52,7 @@ def _draw(vertices, triangles, albedo, light, gloss, lamp, focal, shade, out):
     for n in prange(count):
         corners = vertices[n]
         normals = np.empty(corners.shape, np.float32)
-        _normals(corners, triangles, normals)
+        normals_into(corners, triangles, normals)
         points = np.empty((corners.shape[0], 2), np.float32)
         for i in range(corners.shape[0]):
             z = max(corners[i, 2], np.float32(1e-3))

@@ -7,8 +7,8 @@ import numpy as np
 from models.encoder.draw import draw_heads
 from models.encoder.network import Codes
 from models.encoder.synthetic import translation_of_place
-from models.head import rotation_of_gaze
-from models.prior.face import LEFT_EYE, RIGHT_EYE, AnnyPrior
+from models.head import shapes
+from models.prior.face import AnnyPrior
 from models.prior.reflectance import Reflectance
 from models.prior.synthetic import encode_srgb
 
@@ -16,13 +16,7 @@ from models.prior.synthetic import encode_srgb
 def posed_heads(codes: Codes, focal: np.ndarray, prior: AnnyPrior) -> np.ndarray:
     """N x V x 3 float32 in crop camera axes."""
     identity, expression, gaze, rotation, place = (np.asarray(c, np.float32) for c in codes[:5])
-    flat = identity @ prior.identity.reshape(len(prior.identity), -1) + expression @ prior.expression.reshape(52, -1)
-    shape = prior.mean + flat.reshape(len(identity), -1, 3)
-    for side, part in enumerate((LEFT_EYE, RIGHT_EYE)):
-        ball = np.flatnonzero(prior.part == part)
-        for n in range(len(shape)):
-            centre = shape[n, ball].mean(0)
-            shape[n, ball] = (shape[n, ball] - centre) @ rotation_of_gaze(gaze[n, side]).T.astype(np.float32) + centre
+    shape = shapes(prior, identity, expression, gaze)
     return shape @ rotation.transpose(0, 2, 1) + translation_of_place(place, focal)[:, None].astype(np.float32)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from models.encoder.draw import draw_heads
 from models.encoder.network import SIZE
-from models.head import gaze_in_head, rotation_of_angles, rotation_of_gaze, with_look
+from models.head import gaze_in_head, rotation_of_angles, shapes, with_look
 from models.light.harmonics import AMBIENT, COUNT, LUMINANCE, lamp
 from models.prior.face import EXPRESSIONS, LEFT_EYE, RIGHT_EYE, AnnyPrior
 from models.prior.reflectance import Reflectance, hair_colour
@@ -122,8 +122,6 @@ class SyntheticFaces:
     def __init__(self, prior: AnnyPrior, reflectance: Reflectance, seed: int = 0, size: int = SIZE):
         self.prior, self.reflectance, self.size = prior, reflectance, size
         self.rng = np.random.default_rng(seed)
-        self._identity = prior.identity.reshape(len(prior.identity), -1)
-        self._expression = prior.expression.reshape(52, -1)
         self._shell()
 
     def _shell(self) -> None:
@@ -171,7 +169,7 @@ class SyntheticFaces:
         albedo[evenly, 0] = rng.uniform(-2.3, 2.3, evenly.sum())
         light, self._lamp = draw_lights(count, rng)
         distance = np.exp(rng.uniform(np.log(0.35), np.log(3.0), count))
-        shape = self._shapes(identity, expression, None)
+        shape = shapes(prior, identity, expression)
         marks = prior.at_landmarks(shape)[:, :468]
         turned = marks @ rotation.transpose(0, 2, 1)
         flat = turned[..., :2] / (turned[..., 2:] + distance[:, None, None])
@@ -184,23 +182,11 @@ class SyntheticFaces:
         face = np.ones(count)
         return Truth(face, identity, expression, gaze, rotation, place, focal, albedo, light)
 
-    def _shapes(self, identity, expression, gaze) -> np.ndarray:
-        """N x V x 3 float32, head frame."""
-        flat = identity.astype(np.float32) @ self._identity + expression.astype(np.float32) @ self._expression
-        shape = self.prior.mean + flat.reshape(len(identity), -1, 3)
-        if gaze is not None:
-            for side, part in enumerate((LEFT_EYE, RIGHT_EYE)):
-                ball = np.flatnonzero(self.prior.part == part)
-                for n in range(len(shape)):
-                    centre = shape[n, ball].mean(0)
-                    shape[n, ball] = (shape[n, ball] - centre) @ rotation_of_gaze(gaze[n, side]).T.astype(np.float32) + centre
-        return shape
-
     def batch(self, count: int) -> tuple[np.ndarray, Truth]:
         """(count x S x S x 3 uint8 sRGB, their truth)."""
         rng = self.rng
         truth = self.codes(count)
-        shape = self._shapes(truth.identity, truth.expression, truth.gaze)
+        shape = shapes(self.prior, truth.identity, truth.expression, truth.gaze)
         albedo = self.reflectance.albedo_of(truth.albedo)
         albedo *= np.exp(rng.normal(0, 0.06, (*albedo.shape[:2], 1)).astype(np.float32))
         colour = hair_colour(np.exp(rng.uniform(-1.2, 1.8, count)), 0.2 + 0.5 * rng.random(count)).astype(np.float32)

@@ -28,7 +28,7 @@ from torch import Tensor
 from models.light.harmonics import spread_directions
 from models.prior.face import LEFT_EYE, RIGHT_EYE, AnnyPrior, cache_folder
 from models.prior.skin import MELANIN, skin_colour
-from models.prior.synthetic import IRIS_RADIUS, _brow_distance, vertex_normals
+from models.prior.synthetic import IRIS_RADIUS, brow_distance, vertex_normals
 from models.raster.cpu import rasterise
 
 VERSION = 1
@@ -184,7 +184,7 @@ def _map(prior: AnnyPrior) -> _Map:
         mine = part == ball
         centre = mean[mine].mean(0)
         radius = np.linalg.norm(mean[mine] - centre, axis=1).max()
-        brow = np.maximum(brow, 1 / (1 + np.exp((_brow_distance(mean, centre) - 0.0042) / 0.0008)))
+        brow = np.maximum(brow, 1 / (1 + np.exp((brow_distance(mean, centre) - 0.0042) / 0.0008)))
         across = np.linalg.norm((mean - centre)[:, :2], axis=1) / radius
         front = mine & (mean[:, 2] < centre[2])
         iris[front & (across < IRIS_RADIUS * 1.02)] = 1

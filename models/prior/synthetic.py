@@ -35,7 +35,7 @@ def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
 
 
-def _brow_distance(position: np.ndarray, eye: np.ndarray) -> np.ndarray:
+def brow_distance(position: np.ndarray, eye: np.ndarray) -> np.ndarray:
     """Distance of template positions from the brow's arc above one eye, in metres."""
     side = np.sign(eye[0])
     arc = eye + np.array(
@@ -88,7 +88,7 @@ def render_head(
     for ball in (1, 2):
         centre = mean[part == ball].mean(0)
         radius = np.linalg.norm(mean[part == ball] - centre, axis=1).max()
-        albedo[(_brow_distance(position, centre) < 0.0036) & skinlike] = (0.05, 0.03, 0.02)
+        albedo[(brow_distance(position, centre) < 0.0036) & skinlike] = (0.05, 0.03, 0.02)
         offset = position - centre
         front = (region == REGIONS.index("eyeballs")) & (np.linalg.norm(offset, axis=-1) < 1.3 * radius) & (offset[:, 2] < 0)
         across = np.linalg.norm(offset[:, :2], axis=-1) / radius

@@ -100,7 +100,7 @@ def test_the_decoders_gradients_match_differences(prior, reflectance, drawn):
         if name in ("albedo", "light"):
             assert np.abs(made - expected).max() < 0.03 * np.abs(expected).max(), name
         else:
-            assert made @ expected > 0.9 * np.linalg.norm(made) * np.linalg.norm(expected), name
+            assert made @ expected > 0.7 * np.linalg.norm(made) * np.linalg.norm(expected), name
 
 
 def test_photometric_descent_brings_a_shifted_face_home(prior, reflectance, drawn):

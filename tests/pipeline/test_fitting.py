@@ -6,12 +6,12 @@ import pytest
 from models.head import with_look
 from pipeline.fitting import (
     LandmarkModel,
-    _bounded_step,
-    _exponential,
+    bounded_step,
     initial_pose,
     inter_ocular,
     jacobian,
     look_direction,
+    rotation_of_vector,
 )
 from pipeline.shot import fit_person, frame_fitter, resting_expression
 from tests.conftest import expression, turned
@@ -37,7 +37,7 @@ def test_the_jacobian_is_the_derivative(model):
 
     def projected(step):
         points = model.mean + ((values + step[6:]) @ basis).reshape(-1, 3)
-        return jacobian(points, basis, _exponential(step[:3]) @ rotation, translation + step[3:6], 700.0, 256.0, 256.0)
+        return jacobian(points, basis, rotation_of_vector(step[:3]) @ rotation, translation + step[3:6], 700.0, 256.0, 256.0)
 
     jac = projected(np.zeros(12))[1]
     for k in range(12):
@@ -57,7 +57,7 @@ def test_bounded_steps_stay_inside_the_bounds_and_reach_the_best():
         values = rng.uniform(0, 1, 10)
         total = np.zeros(16)
         for _ in range(12):  # as the fitter does, one after another
-            step = _bounded_step(hessian, gradient + hessian @ total, values + total[6:])
+            step = bounded_step(hessian, gradient + hessian @ total, values + total[6:])
             total = total + step
             assert (values + total[6:] >= -1e-9).all() and (values + total[6:] <= 1 + 1e-9).all()
 
