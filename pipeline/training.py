@@ -15,7 +15,7 @@ from torch import Tensor
 
 from capture.photo import write_photo
 from models.encoder.decoder import Decoder
-from models.encoder.losses import PhotometricLoss, SyntheticLoss, as_tensors
+from models.encoder.losses import PhotometricLoss, SyntheticLoss, as_tensors, map_loss
 from models.encoder.network import WIDTHS, Codes, Encoder
 from models.encoder.synthetic import SyntheticFaces, Truth
 from models.encoder.weights import load_weights, save_aside, save_weights
@@ -31,6 +31,7 @@ _POOL = 16384  # crops kept to be met again
 _FRESH_EVERY = 3  # steps: drawing faces and learning from them share the same cores
 _RATE = 1.5e-3
 _WARM = 300  # steps
+_MAP_WEIGHT = 1.0
 _REAL_BATCH, _REAL_WEIGHT, _RATE_REAL = 16, 2.0, 5e-4
 SYNTHETIC = "synthetic"
 _AVERAGE = 0.998  # of the weights over the steps; the average is what is saved
@@ -61,7 +62,7 @@ def _feed(queue, seed: int, count: int) -> None:
     queue.cancel_join_thread()  # with nobody left to read, what is queued may be lost
     parent = multiprocessing.parent_process()
     while parent.is_alive():  # whichever way it ended
-        drawn = faces.batch(count)
+        drawn = faces.batch(count, maps=True)
         while parent.is_alive():
             try:
                 queue.put(drawn, timeout=5)
@@ -94,7 +95,8 @@ class Feed:
     def _keep(self, pictures: np.ndarray, truth: Truth) -> None:
         if self._pictures is None:
             self._pictures = np.empty((_POOL, *pictures.shape[1:]), np.uint8)
-            self._truth = {k: np.empty((_POOL, *v.shape[1:]), np.float32) for k, v in vars(truth).items()}
+            kept = {k: np.float16 if k == "maps" else np.float32 for k in vars(truth)}
+            self._truth = {k: np.empty((_POOL, *v.shape[1:]), kept[k]) for k, v in vars(truth).items()}
         index = (self._next + np.arange(len(pictures))) % _POOL
         self._pictures[index] = pictures
         for name, values in vars(truth).items():
@@ -230,8 +232,10 @@ class Trainer:
         crops = torch.cat([crops[:half], augmented(crops[half:], step)])
         tensors = as_tensors(truth, device)
         unsure = (1 + 0.2 * torch.randn_like(tensors["focal"])).clamp(0.6, 1.6)  # nobody tells the focal length exactly
-        codes = self.encoder(crops.contiguous(memory_format=torch.channels_last), tensors["focal"] * unsure)
+        codes, maps = self.encoder.with_maps(crops.contiguous(memory_format=torch.channels_last), tensors["focal"] * unsure)
         total, parts = self._loss(codes, tensors)
+        dense = map_loss(maps, tensors["maps"])
+        total, parts = total + _MAP_WEIGHT * dense, parts | {"maps": float(dense.detach())}
         if self.real is not None:
             real, told = self._real_step(step)
             total, parts = total + _REAL_WEIGHT * real, parts | told

@@ -1,7 +1,6 @@
 """`python -m tests.figures NAME [--media DIR]`: measures what docs/figures.md states, and prints it as a table.
 
-Names: landmarks, self, jitter, lengths, odd, memory, prior, speed, cross, encoder, photometric, raster. Apart from the tests,
-since most take minutes.
+NAMES, at the end, says which there are. Apart from the tests, since most take minutes.
 """
 
 from __future__ import annotations
@@ -286,6 +285,32 @@ def photometric(media: Path, weights: str | None = None) -> None:
     table(media, row, head, (weights or str(SHIPPED)).split(","))
 
 
+def dense(media: Path) -> None:
+    """Landmark error with and without pixels, and the encoder alone beside both, over whole clips."""
+    from pipeline.encoder_tracking import track_by_encoder
+    from pipeline.encoding import FaceEncoder
+    from pipeline.fitting import LandmarkModel
+    from pipeline.shot import frame_fitter
+    from pipeline.tracking import track
+
+    prior = load_prior()
+    look, model = FaceEncoder(prior), LandmarkModel.of(prior)
+    head("clip", "landmarks only %", "`--dense` %", "head jitter of both, mrad", "`--encoder-only` beside landmarks, 68 points %")
+    for path in clips(media, "driver"):
+        plain = track(open_media(path), prior).performances[0]
+        both = track(open_media(path), prior, encoder=look).performances[0]
+        alone = track_by_encoder(open_media(path), prior, look).performances[0]
+        apart = []
+        for index in np.flatnonzero(plain.tracked & alone.tracked):
+            a, b = (prior.ibug68 @ frame_fitter(model, p.person).landmarks(p.code(index)) for p in (alone, plain))
+            apart.append(100 * np.linalg.norm(a - b, axis=1).mean() / np.linalg.norm(b[36] - b[45]))
+        shake = [1e3 * float(np.abs(np.diff(p.rotation, 2, axis=0)).mean()) for p in (plain, both)]
+        row(
+            f"`{path.name}`", 100 * float(np.nanmean(plain.error)), 100 * float(np.nanmean(both.error)),
+            f"{shake[0]:.2f} / {shake[1]:.2f}", float(np.mean(apart)),
+        )  # fmt: skip
+
+
 def raster(media: Path) -> None:
     """The rasteriser's speed beside the torch oracle's."""
     from tests.encoder_figures import rasteriser_speed
@@ -296,7 +321,7 @@ def raster(media: Path) -> None:
 NAMES = {
     "landmarks": landmarks, "self": self_, "jitter": jitter, "lengths": lengths, "odd": odd, "memory": memory, "prior": prior,
     "speed": speed, "cross": cross, "encoder": encoder, "raster": raster,
-    "photometric": photometric,
+    "photometric": photometric, "dense": dense,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -104,9 +104,17 @@ class SyntheticLoss:
         return total, {name: float(value.detach()) for name, value in parts.items()}
 
 
+def map_loss(maps: Float[Tensor, "n 7 24 24"], truth: Float[Tensor, "n 7 24 24"]) -> Tensor:
+    """Of the dense maps: cross entropy of the head, mean distance of points and normals where it is."""
+    head = truth[:, :1]
+    apart = ((maps[:, 1:] - truth[:, 1:]).abs() * head).sum() / head.sum().clamp(min=1)
+    return F.binary_cross_entropy_with_logits(maps[:, :1], head) + 0.5 * apart
+
+
 def as_tensors(truth: Truth, device: str | torch.device = "cpu") -> dict[str, Tensor]:
     """The fields of a truth as float32 tensors."""
-    return {name: torch.from_numpy(np.asarray(value, np.float32)).to(device) for name, value in vars(truth).items()}
+    given = {name: value for name, value in vars(truth).items() if value is not None}
+    return {name: torch.from_numpy(np.asarray(value, np.float32)).to(device) for name, value in given.items()}
 
 
 class PhotometricLoss:

@@ -17,6 +17,7 @@ from models.light.harmonics import AMBIENT, COUNT
 
 WIDTHS = (32, 64, 128)
 SIZE = 96  # pixels of the crop
+MAP_SIZE, MAPS = 24, 7  # what the features are told of each place while they learn: head or not, where on the head, its normal
 _EXPRESSIONS, _IDENTITY, _ALBEDO = 52, 80, 32
 _PARTS = (_IDENTITY, _EXPRESSIONS, 4, 6, 3, _ALBEDO, 3 * COUNT, 1, 1)
 _TYPICAL_SCALE = -1.0  # log crop widths that 0.1 m spans
@@ -88,6 +89,8 @@ class Encoder(nn.Module):
         for before, after, blocks in zip((3, *widths), widths, (1, 2, 2)):
             layers += [_Down(before, after, first=not layers), *(_Block(after) for _ in range(blocks))]
         self.trunk = nn.Sequential(*layers)
+        self._middle = 5  # layers up to an eighth of the crop's size
+        self.maps = nn.Conv2d(widths[1], MAPS * 4, 1)
         self.squeeze = nn.Conv2d(widths[-1], 96, 1, bias=False)
         self.squeeze_norm = nn.BatchNorm2d(96)
         self.mix = nn.Linear(96 * (SIZE // 16) ** 2 + 1, 320)
@@ -102,7 +105,17 @@ class Encoder(nn.Module):
         crops: sRGB in [0, 1].
         focal: of the crop's camera, crop widths.
         """
-        x = self.trunk((crops - 0.45) * 4)
+        return self._codes(self.trunk((crops - 0.45) * 4), focal)
+
+    def with_maps(self, crops: Float[Tensor, "n 3 s s"], focal: Float[Tensor, " n"]) -> tuple[Codes, Float[Tensor, "n 7 24 24"]]:
+        """The codes, and dense maps that only training asks for: the logit of the head, the point of the mean head (in 0.1 m),
+        the normal. They tell local features what they see long before the codes do.
+        """
+        middle = self.trunk[: self._middle]((crops - 0.45) * 4)
+        maps = F.pixel_shuffle(self.maps(middle), 2)
+        return self._codes(self.trunk[self._middle :](middle), focal), maps
+
+    def _codes(self, x: Tensor, focal: Tensor) -> Codes:
         x = F.relu(self.squeeze_norm(self.squeeze(x))).flatten(1)
         x = F.relu(self.mix(torch.cat([x, focal.log()[:, None] - 1.5], 1)))
         identity, expression, gaze, six, place, albedo, light, confidence, gain = self.out(x).split(_PARTS, 1)

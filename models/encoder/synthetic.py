@@ -6,19 +6,20 @@ given in crop widths, with x to the right and y down from the centre. `Truth` de
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import cv2
 import numpy as np
 
-from models.encoder.draw import draw_heads
-from models.encoder.network import SIZE
+from models.encoder.draw import draw_heads, normals_into
+from models.encoder.network import MAP_SIZE, MAPS, SIZE
 from models.head import gaze_in_head, rotation_of_angles, shapes, with_look
 from models.light.harmonics import AMBIENT, COUNT, LUMINANCE, lamp
 from models.prior.face import EXPRESSIONS, LEFT_EYE, RIGHT_EYE, AnnyPrior
 from models.prior.reflectance import Reflectance, hair_colour
 from models.prior.synthetic import vertex_normals
+from models.raster.cpu import interpolate, rasterise
 
 _DRAWN = 132  # heads are drawn larger and reduced, so that their edges are smooth
 _BRIGHTEST = 4.0  # linear value that no camera still tells from brighter ones
@@ -39,6 +40,7 @@ class Truth:
         place: N x (x, y, log s): where the head's origin appears, in crop widths from the centre, and the log of how many crop
             widths 0.1 m spans at its depth.
         focal: N, crop widths.
+        maps: N x 7 x 24 x 24 float16 (see `Encoder.with_maps`, with 1 for the head and 0 beside it), where asked for.
     """
 
     face: np.ndarray
@@ -50,9 +52,11 @@ class Truth:
     focal: np.ndarray
     albedo: np.ndarray
     light: np.ndarray
+    maps: np.ndarray | None = None
 
     def __getitem__(self, index) -> Truth:
-        return Truth(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Truth(**{name: None if value is None else value[index] for name, value in values.items()})
 
 
 def translation_of_place(place: np.ndarray, focal: np.ndarray) -> np.ndarray:
@@ -182,8 +186,8 @@ class SyntheticFaces:
         face = np.ones(count)
         return Truth(face, identity, expression, gaze, rotation, place, focal, albedo, light)
 
-    def batch(self, count: int) -> tuple[np.ndarray, Truth]:
-        """(count x S x S x 3 uint8 sRGB, their truth)."""
+    def batch(self, count: int, maps: bool = False) -> tuple[np.ndarray, Truth]:
+        """(count x S x S x 3 uint8 sRGB, their truth, with its maps where asked for)."""
         rng = self.rng
         truth = self.codes(count)
         shape = shapes(self.prior, truth.identity, truth.expression, truth.gaze)
@@ -211,7 +215,21 @@ class SyntheticFaces:
             pictures[n], exposure, face = self._picture(drawn[n], posed[n], marks[n], truth[n], skin[n], colour[n])
             truth.light[n] *= exposure
             truth.face[n] = face
-        return pictures, truth
+        return pictures, replace(truth, maps=self._maps(posed, truth)) if maps else truth
+
+    def _maps(self, posed: np.ndarray, truth: Truth) -> np.ndarray:
+        out = np.zeros((len(posed), MAPS, MAP_SIZE, MAP_SIZE), np.float16)
+        normals = np.empty(self.prior.mean.shape, np.float32)
+        for n in np.flatnonzero(truth.face):
+            head = np.ascontiguousarray(posed[n, : len(self.prior.mean)], np.float32)
+            scale = truth.focal[n] * MAP_SIZE / head[:, 2:]
+            shown = np.concatenate([head[:, :2] * scale + MAP_SIZE / 2, head[:, 2:]], 1)
+            fragments = rasterise(shown, self.prior.triangles, MAP_SIZE, MAP_SIZE)
+            normals_into(head, self.prior.triangles, normals)
+            carried = interpolate(fragments, self.prior.triangles, np.concatenate([10 * self.prior.mean, normals], 1))
+            out[n, 0] = fragments.triangle >= 0
+            out[n, 1:] = carried.transpose(2, 0, 1)
+        return out
 
     def _hair(self, shape: np.ndarray, colour: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(N x H x 3 vertices of hair in the head frame, N x H x 3 their albedo)."""
