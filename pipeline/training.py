@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,6 @@ from models.prior.face import AnnyPrior, load_prior
 from models.prior.reflectance import Reflectance, load_reflectance
 from pipeline.encoder_evaluation import HELD_OUT, as_input, code_errors, encode
 from pipeline.progress import Listener, silent
-from pipeline.real_faces import read_real_faces
 
 _BATCH = 64
 _POOL = 16384  # crops kept to be met again
@@ -72,25 +72,34 @@ def _feed(queue, seed: int, count: int) -> None:
 
 
 class Feed:
-    """Synthetic crops from a process beside this one, and a pool of earlier ones; a context manager."""
+    """Synthetic crops from processes beside this one, and a pool of earlier ones; a context manager."""
 
-    def __init__(self, seed: int, batch: int = _BATCH):
+    def __init__(self, seed: int, processes: int = 1, batch: int = _BATCH):
+        """Args:
+        processes: that draw. One shares the cores with the training, and every third step meets something new; several
+            (beside a GPU) draw as fast as they can, and every step takes what is there.
+        """
         self._rng = np.random.default_rng(seed)
         context = multiprocessing.get_context("spawn")
-        self._queue = context.Queue(4)
-        self._process = context.Process(target=_feed, args=(self._queue, seed, batch), daemon=True)
+        self._queue = context.Queue(4 * processes)
+        self._processes = [
+            context.Process(target=_feed, args=(self._queue, seed + 1_000_003 * k, batch), daemon=True) for k in range(processes)
+        ]
         self._batch, self._turns = batch, 0
         self._pictures: np.ndarray | None = None
         self._truth: dict[str, np.ndarray] = {}
         self._filled = self._next = self.fresh = 0
 
     def __enter__(self) -> Feed:
-        self._process.start()
+        for process in self._processes:
+            process.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.join(5)
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join(5)
 
     def _keep(self, pictures: np.ndarray, truth: Truth) -> None:
         if self._pictures is None:
@@ -109,14 +118,16 @@ class Feed:
     def __call__(self) -> tuple[np.ndarray, Truth]:
         """A batch: half of it new where there is something new, the rest met before."""
         newest = None
-        if self._turns % _FRESH_EVERY == 0 or self._filled < 8 * self._batch:
-            try:
-                self._keep(*self._queue.get(timeout=300))
-            except Empty:
+        wait = self._filled < 8 * self._batch or (len(self._processes) == 1 and self._turns % _FRESH_EVERY == 0)
+        try:
+            if wait or len(self._processes) > 1:
+                self._keep(*self._queue.get(block=wait, timeout=300))
+                newest = self._newest
+        except Empty:
+            if wait:
                 raise ModelError(
                     "the process that draws synthetic faces says nothing. Free some memory and go on with --resume."
                 ) from None
-            newest = self._newest
         self._turns += 1
         index = self._rng.integers(0, self._filled, self._batch)
         if newest is not None:
@@ -185,6 +196,8 @@ class Trainer:
         self.real = None
         places = [place for place in settings.data if place != SYNTHETIC]
         if places:
+            from pipeline.real_faces import read_real_faces
+
             self.real = read_real_faces(places, settings.seed, settings.landmarks, listen=listen)
             for name, why in self.real.skipped:
                 say(f"skipped {name}: {why}")
@@ -203,7 +216,8 @@ class Trainer:
         self._say(
             "minutes | steps | faces drawn | loss | landmarks % | expression | pose deg | light deg | gaze deg | albedo | rms"
         )
-        with Feed(self.settings.seed + 1 + self.training.steps) as feed:
+        processes = 1 if self.settings.device == "cpu" else max(1, (os.cpu_count() or 2) - 2)
+        with Feed(self.settings.seed + 1 + self.training.steps, processes) as feed:
             self.encoder.train()
             while (elapsed := time.perf_counter() - start) < 60 * minutes:
                 fall = 0.5 + 0.5 * np.cos(np.pi * elapsed / (60 * minutes))
