@@ -200,19 +200,17 @@ def _densely(media, performance: Performance, one: _Track, prior: AnnyPrior, enc
     model, best = LandmarkModel.of(prior), dense
     for person in (dense.person, replace(dense.person, identity=identity)):
         again = _perform(model, person, one, dense.times, dense.durations, smoothing, steps=_TO_THE_END)
-        steadier = _flicker(again) <= _flicker(performance) * (1 + 1e-9)
+        steadier = (_flicker(again) <= _flicker(performance) * (1 + 1e-9)).all()
         if np.nanmean(again.error) <= np.nanmean(best.error) and steadier:
             best = replace(again, light=dense.light)
     return best
 
 
-def _flicker(performance: Performance) -> float:
-    """Mean second difference of head rotation and expression from frame to frame."""
+def _flicker(performance: Performance) -> np.ndarray:
+    """Mean second differences from frame to frame, of the head's rotation and of the expression."""
     if len(performance) < 3:
-        return 0.0
-    return float(
-        np.abs(np.diff(performance.rotation, 2, axis=0)).mean() + np.abs(np.diff(performance.expression, 2, axis=0)).mean()
-    )
+        return np.zeros(2)
+    return np.array([np.abs(np.diff(v, 2, axis=0)).mean() for v in (performance.rotation, performance.expression)])
 
 
 def _perform(model, person: Person, one: _Track, times, durations, smoothing: float, steps: int | None = None) -> Performance:
