@@ -29,7 +29,6 @@ _OUTLIER = 0.15  # of an sRGB code: residuals of this size begin to pull less
 _KEEP = 0.35  # standard deviation of an expression about where it started
 _IDENTITY_KEEP, _ALBEDO_KEEP, _LIGHT_KEEP = 0.7, 0.4, 0.15  # light: of its ambient part
 _LEAST_LIGHT = 0.02
-_LEAST_OPEN = 0.12
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Refiner:
         self._identity = np.ascontiguousarray(prior.identity[:, at].reshape(len(prior.identity), -1), np.float64)
         self._albedo_mean = reflectance.mean[at].astype(np.float64)
         self._albedo = reflectance.basis[:, at].astype(np.float64)
-        self._open = np.maximum(reflectance.openness[at], _LEAST_OPEN).astype(np.float64)
+        self._open = reflectance.reached[at].astype(np.float64)
 
     def __call__(
         self, camera: Camera, seen: list[Seen], identity: np.ndarray, albedo: np.ndarray, light: HarmonicLight,

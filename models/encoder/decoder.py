@@ -21,8 +21,6 @@ from models.prior.face import LEFT_EYE, RIGHT_EYE, AnnyPrior, gaze_rotation
 from models.prior.reflectance import Reflectance
 from models.raster.differentiable import Hits, antialias, interpolate, rasterise
 
-LEAST_OPEN = 0.12  # light that reaches even the inside of a mouth
-
 
 class Decoded(NamedTuple):
     """N pictures of faces.
@@ -57,7 +55,7 @@ class Decoder:
         self._mean = send(prior.mean)
         self._identity = send(prior.identity).flatten(1)
         self._expression = send(prior.expression).flatten(1)
-        self._openness = send(np.maximum(reflectance.openness, LEAST_OPEN).astype(np.float32))
+        self._openness = send(reflectance.reached)
         self._balls = [send(np.flatnonzero(prior.part == part)) for part in (LEFT_EYE, RIGHT_EYE)]
         skin = np.isin(prior.region, [prior.regions.index(n) for n in ("skin", "eyelids", "lips")])
         share, count = np.zeros(len(prior.mean)), np.zeros(len(prior.mean))

@@ -31,7 +31,7 @@ def rendered(
     """
     count = len(focal)
     albedo = reflectance.albedo_of(np.asarray(codes.albedo))
-    shade = np.tile(np.maximum(reflectance.openness, 0.12), (count, 1))
+    shade = np.tile(reflectance.reached, (count, 1))
     gloss, lamp = np.tile([0.0, 1.0], (count, 1)), np.tile([0.0, 0.0, -1.0], (count, 1))
     layers = draw_heads(
         posed_heads(codes, focal, prior), prior.triangles, albedo, np.asarray(codes.light), gloss, lamp, np.asarray(focal) * size,

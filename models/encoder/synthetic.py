@@ -201,7 +201,7 @@ class SyntheticFaces:
         posed = np.concatenate([shape, shells], 1) @ rotation.transpose(0, 2, 1)
         posed += translation_of_place(truth.place, truth.focal)[:, None].astype(np.float32)
         shade = np.concatenate(
-            [np.tile(np.maximum(self.reflectance.openness, 0.12), (count, 1)), np.ones((count, len(self._hair_from)))], 1
+            [np.tile(self.reflectance.reached, (count, 1)), np.ones((count, len(self._hair_from)))], 1
         ) * self._cast(shape, count)
         gloss = np.stack([rng.uniform(0, 0.12, count), rng.uniform(8, 60, count)], 1)
         drawn = draw_heads(

@@ -80,8 +80,21 @@ def gaze_rotation(gaze: Float[Tensor, "*b 2"]) -> Float[Tensor, "*b 3 3"]:
     return torch.stack(rows, -2)
 
 
+class OnDevice:
+    """Arrays that are tensors as well: what the priors share."""
+
+    _tensors: dict
+
+    def tensor(self, name: str, device: str | torch.device = "cpu") -> Tensor:
+        """One of the arrays as a tensor on a device, made once."""
+        key = (name, str(device))
+        if key not in self._tensors:
+            self._tensors[key] = torch.from_numpy(np.ascontiguousarray(getattr(self, name))).to(device)
+        return self._tensors[key]
+
+
 @dataclass(frozen=True)
-class AnnyPrior:
+class AnnyPrior(OnDevice):
     """anny's head: 4,706 vertices with eyeballs, teeth and tongue, 80 identity components, the 52 ARKit expressions."""
 
     mean: np.ndarray
@@ -99,13 +112,6 @@ class AnnyPrior:
     regions: tuple[str, ...] = REGIONS
     parts: tuple[str, ...] = PARTS
     _tensors: dict = field(default_factory=dict, repr=False, compare=False)
-
-    def tensor(self, name: str, device: str | torch.device = "cpu") -> Tensor:
-        """One of the arrays as a tensor on a device, made once."""
-        key = (name, str(device))
-        if key not in self._tensors:
-            self._tensors[key] = torch.from_numpy(np.ascontiguousarray(getattr(self, name))).to(device)
-        return self._tensors[key]
 
     def vertices(
         self,

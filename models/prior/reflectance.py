@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -26,7 +25,7 @@ from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
 from models.light.harmonics import spread_directions
-from models.prior.face import LEFT_EYE, RIGHT_EYE, AnnyPrior, cache_folder
+from models.prior.face import LEFT_EYE, RIGHT_EYE, AnnyPrior, OnDevice, cache_folder
 from models.prior.skin import MELANIN, skin_colour
 from models.prior.synthetic import IRIS_RADIUS, brow_distance, vertex_normals
 from models.raster.cpu import rasterise
@@ -34,6 +33,7 @@ from models.raster.cpu import rasterise
 VERSION = 1
 COMPONENTS = 32
 SAMPLES = 2000
+LEAST_OPEN = 0.12  # light that reaches even the inside of a mouth
 HARMONICS = 20
 _SKIN_REGIONS = ("skin", "eyelids", "neck", "ears", "lips", "scalp")
 # how much a region's vertices weigh in the principal components: small ones that the eye rests on weigh more
@@ -43,7 +43,7 @@ _EUMELANIN, _PHEOMELANIN = np.array([0.419, 0.75, 1.25]), np.array([0.187, 0.5, 
 
 
 @dataclass(frozen=True)
-class Reflectance:
+class Reflectance(OnDevice):
     """Albedo of the prior's head from coefficients.
 
     Attributes:
@@ -60,12 +60,10 @@ class Reflectance:
     explained: np.ndarray
     _tensors: dict = field(default_factory=dict, repr=False, compare=False)
 
-    def tensor(self, name: str, device: str | torch.device = "cpu") -> Tensor:
-        """One of the arrays as a tensor on a device, made once."""
-        key = (name, str(device))
-        if key not in self._tensors:
-            self._tensors[key] = torch.from_numpy(np.ascontiguousarray(getattr(self, name))).to(device)
-        return self._tensors[key]
+    @property
+    def reached(self) -> np.ndarray:
+        """V: `openness`, nowhere below `LEAST_OPEN`: what drawing multiplies the light by."""
+        return np.maximum(self.openness, np.float32(LEAST_OPEN))
 
     def albedo(self, coefficients: Float[Tensor, "*b k"]) -> Float[Tensor, "*b v 3"]:
         """Linear RGB of every vertex; differentiable."""

@@ -34,7 +34,6 @@ _EPIDERMIS = 0.06  # mm
 _OXYGEN = 0.75
 _HAEMOGLOBIN = 2.303 * 150 / 64500 / 10  # molar extinction to 1/mm of whole blood (150 g/l)
 MELANIN = (0.015, 0.42)  # share of the epidermis, the lightest to the darkest (Jacques 1998)
-BLOOD = (0.01, 0.12)  # share of the dermis
 
 
 def _lobe(x: np.ndarray, height: float, centre: float, below: float, above: float) -> np.ndarray:
@@ -59,7 +58,7 @@ def skin_colour(melanin: np.ndarray, blood: np.ndarray) -> np.ndarray:
 
     Args:
         melanin: ..., share of the epidermis that is melanosomes, see `MELANIN`.
-        blood: ..., share of the dermis that is blood, see `BLOOD`.
+        blood: ..., share of the dermis that is blood, about 0.01 to 0.12.
     """
     w = WAVELENGTHS
     melanin, blood = np.asarray(melanin)[..., None], np.asarray(blood)[..., None]
