@@ -321,8 +321,8 @@ def quiet_natives() -> None:
 
 def main() -> int:
     """Parses, runs, and turns what went wrong into one line and an exit code."""
-    # as with Ctrl-C, being told to end leaves nothing half-written
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # as with Ctrl-C, being told to end leaves nothing half-written; in the background of a script Ctrl-C itself may be deaf
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     names = {
         "reenact": Reenact, "track": Track, "evaluate": Evaluate, "bench": Bench, "train-encoder": TrainEncoder,
         "evaluate-encoder": EvaluateEncoder,

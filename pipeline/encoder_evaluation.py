@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.code import Camera
 from models.encoder.crop import Crop
-from models.encoder.losses import Landmarks
+from models.encoder.landmarks import Landmarks
 from models.encoder.network import Codes, Encoder
 from models.encoder.synthetic import SyntheticFaces, Truth
 from models.encoder.weights import SHIPPED, load_weights

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.encoder.decoder import Decoder
-from models.encoder.network import Codes
+from models.encoder.landmarks import Landmarks
+from models.encoder.network import Codes, Inner
 from models.encoder.synthetic import Truth
 from models.light.harmonics import LUMINANCE, shading, spread_directions
 from models.prior.face import EXPRESSIONS, AnnyPrior
@@ -23,32 +24,12 @@ WEIGHTS = {
 }  # fmt: skip
 
 
-class Landmarks:
-    """The prior at its landmarks, in torch: codes to points."""
-
-    def __init__(self, prior: AnnyPrior, device: str | torch.device = "cpu"):
-        send = lambda array: torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)
-        self.mean = send(prior.at_landmarks(prior.mean))
-        self.identity = send(prior.at_landmarks(prior.identity)).flatten(1)
-        self.expression = send(prior.at_landmarks(prior.expression)).flatten(1)
-
-    def shape(self, identity: Float[Tensor, "n 80"], expression: Float[Tensor, "n 52"]) -> Float[Tensor, "n 478 3"]:
-        """Head frame, metres; the irises look straight ahead."""
-        return self.mean + (identity @ self.identity + expression @ self.expression).unflatten(1, (-1, 3))
-
-    def shown(self, shape: Tensor, rotation: Tensor, place: Tensor, focal: Tensor) -> Float[Tensor, "n 478 2"]:
-        """Crop widths from the crop's centre."""
-        turned = shape @ rotation.transpose(1, 2)
-        depth = 0.1 * focal / place[:, 2].exp()
-        z = (turned[..., 2] + depth[:, None]).clamp(min=0.02)
-        return (focal[:, None, None] * turned[..., :2] + (place[:, :2] * depth[:, None])[:, None]) / z[..., None]
-
-
 class SyntheticLoss:
     """Sum and parts of how far codes are from the truth."""
 
     def __init__(self, prior: AnnyPrior, reflectance: Reflectance, device: str | torch.device = "cpu"):
-        self.landmarks = Landmarks(prior, device)
+        self.landmarks = Landmarks(prior).to(device)
+        self._points = Landmarks(prior, prior.ibug68).to(device)
         self.device = device
         seen = reflectance.basis * np.sqrt(reflectance.skin / reflectance.skin.max())[:, None]
         spread = np.sqrt((reflectance.basis**2).mean((1, 2))) + np.sqrt((seen**2).mean((1, 2)))
@@ -103,6 +84,22 @@ class SyntheticLoss:
         total = sum(WEIGHTS[name] * value for name, value in parts.items())
         return total, {name: float(value.detach()) for name, value in parts.items()}
 
+    def inner(self, inner: Inner, truth: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """The same of what the encoder saw on its way (truth with maps)."""
+        face = truth["face"]
+        count = face.sum().clamp(min=1)
+        true = self._points.shown(
+            self._points.shape(truth["identity"], truth["expression"]), truth["rotation"], truth["place"], truth["focal"]
+        )
+        off = (inner.points - true).abs().mean((1, 2))
+        turned = (inner.rotation - truth["rotation"]).flatten(1).norm(dim=1)
+        moved = (inner.place - truth["place"]).abs().mean(1)
+        parts = {
+            "maps": map_loss(inner.maps, truth["maps"]), "points": 45 * (off * face).sum() / count,
+            "first": ((2 * turned + 5 * moved) * face).sum() / count,
+        }  # fmt: skip
+        return sum(parts.values()), {name: float(value.detach()) for name, value in parts.items()}
+
 
 def map_loss(maps: Float[Tensor, "n 7 24 24"], truth: Float[Tensor, "n 7 24 24"]) -> Tensor:
     """Of the dense maps: cross entropy of the head, mean distance of points and normals where it is."""
@@ -129,7 +126,7 @@ class PhotometricLoss:
         landmarks: weight of given landmarks; 0 leaves them out.
         """
         self.decoder, self.size, self.landmarks = decoder, size, landmarks
-        self._model = Landmarks(decoder.prior, decoder.device)
+        self._model = Landmarks(decoder.prior).to(decoder.device)
 
     def __call__(
         self, codes: Codes, crops: Float[Tensor, "n 3 s s"], focal: Float[Tensor, " n"], marks: Tensor | None = None

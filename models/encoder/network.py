@@ -5,19 +5,27 @@ Plain 3 x 3 convolutions: on a CPU few large operations beat many small ones, an
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from models.encoder.landmarks import Correction, Landmarks
 from models.light.harmonics import AMBIENT, COUNT
+from models.prior.face import AnnyPrior
 
 WIDTHS = (32, 64, 128)
 SIZE = 96  # pixels of the crop
-MAP_SIZE, MAPS = 24, 7  # what the features are told of each place while they learn: head or not, where on the head, its normal
+MAP_SIZE, MAPS = 24, 7
+POINTS = 68  # of the iBUG order
+_SITES = 28  # places on the skin between them
+_BEYOND = 1.1  # the heat maps' reach, crop widths
+_TYPICAL_DOUBT = 0.02  # crop widths
 _EXPRESSIONS, _IDENTITY, _ALBEDO = 52, 80, 32
 _PARTS = (_IDENTITY, _EXPRESSIONS, 4, 6, 3, _ALBEDO, 3 * COUNT, 1, 1)
 _TYPICAL_SCALE = -1.0  # log crop widths that 0.1 m spans
@@ -80,62 +88,124 @@ def rotation_of_six(six: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 3 3"]:
     return torch.stack([x, y, torch.linalg.cross(x, y)], -1)
 
 
-class Encoder(nn.Module):
-    """Crops and their focal lengths in, `Codes` out."""
+class Inner(NamedTuple):
+    """What an encoder saw on its way to the codes of N crops, for training.
 
-    def __init__(self, widths: tuple[int, ...] = WIDTHS):
+    Attributes:
+        maps: N x 7 x 24 x 24: the logit of the head, the point of the mean head (in 0.1 m), the normal. They tell local features
+            what they see long before the codes do.
+        points: N x 68 x 2, crop widths from the centre.
+        rotation, place: as expected before the points were taken into account.
+    """
+
+    maps: Tensor
+    points: Tensor
+    rotation: Tensor
+    place: Tensor
+
+
+def _sites(prior: AnnyPrior) -> np.ndarray:
+    """Weights of the 68 points in places spread over the face's skin: affine, so that they follow any view from afar."""
+    points = prior.ibug68 @ prior.at_landmarks(prior.mean)
+    skin = np.unique(prior.triangles[prior.region == prior.regions.index("skin")])
+    skin = prior.mean[skin[prior.face_weight[skin] > 0.6]]
+    chosen = [0]
+    far = np.full(len(skin), np.inf)
+    for _ in range(_SITES):
+        far = np.minimum(far, np.linalg.norm(skin - skin[chosen[-1]], axis=1))
+        chosen.append(int(far.argmax()))
+    at = np.concatenate([skin[chosen[1:]].T, np.ones((1, _SITES))])
+    return (np.linalg.pinv(np.concatenate([points.T, np.ones((1, len(points)))])) @ at).T
+
+
+class Encoder(nn.Module):
+    """Crops and their focal lengths in, `Codes` out.
+
+    Heat maps find 68 points by their expectation (Sun et al. 2018, integral regression); features are read there and at
+    places between, whichever way the head is turned; a first guess of the codes from all of it is brought to the points seen.
+    """
+
+    def __init__(self, prior: AnnyPrior, widths: tuple[int, ...] = WIDTHS):
         super().__init__()
+        self.widths = tuple(widths)
         layers: list[nn.Module] = []
         for before, after, blocks in zip((3, *widths), widths, (1, 2, 2)):
             layers += [_Down(before, after, first=not layers), *(_Block(after) for _ in range(blocks))]
         self.trunk = nn.Sequential(*layers)
-        self._middle = 5  # layers up to an eighth of the crop's size
+        self._early, self._middle = 2, 5  # layers up to a quarter and an eighth of the crop's size
+        self.up = nn.Conv2d(widths[-1], widths[1], 1)
         self.maps = nn.Conv2d(widths[1], MAPS * 4, 1)
+        self.heat = nn.Conv2d(widths[1], POINTS * 4, 1)
+        self.local = nn.Conv2d(widths[0], widths[0], 1)
         self.squeeze = nn.Conv2d(widths[-1], 96, 1, bias=False)
         self.squeeze_norm = nn.BatchNorm2d(96)
+        read = 2 * POINTS + (POINTS + _SITES) * (widths[0] + 3)
         self.mix = nn.Linear(96 * (SIZE // 16) ** 2 + 1, 320)
+        self.mix_read = nn.Linear(read, 320, bias=False)
         self.out = nn.Linear(320, sum(_PARTS))
+        self.out_points = nn.Linear(2 * POINTS, sum(_PARTS), bias=False)
+        self.doubt = nn.Linear(320, POINTS)
+        self.correction = Correction(Landmarks(prior, prior.ibug68))
+        along = ((torch.arange(MAP_SIZE) + 0.5) / MAP_SIZE - 0.5) * _BEYOND
+        grid = torch.stack([along.repeat(MAP_SIZE), along.repeat_interleave(MAP_SIZE)], 1)
+        self.register_buffer("grid", grid, persistent=False)
+        sites = np.concatenate([np.eye(POINTS), _sites(prior)]).astype(np.float32)
+        self.register_buffer("sites", torch.from_numpy(sites), persistent=False)
         with torch.no_grad():
             self.out.weight.mul_(0.1)
             self.out.bias.zero_()
             self.out.bias[_IDENTITY : _IDENTITY + _EXPRESSIONS] = -2.0
+            for late in (self.up, self.mix_read, self.out_points, self.doubt):  # they join in as they learn
+                for parameter in late.parameters():
+                    parameter.zero_()
 
     def forward(self, crops: Float[Tensor, "n 3 s s"], focal: Float[Tensor, " n"]) -> Codes:
         """Args:
         crops: sRGB in [0, 1].
         focal: of the crop's camera, crop widths.
         """
-        return self._codes(self.trunk((crops - 0.45) * 4), focal)
+        return self._look(crops, focal)[0]
 
-    def with_maps(self, crops: Float[Tensor, "n 3 s s"], focal: Float[Tensor, " n"]) -> tuple[Codes, Float[Tensor, "n 7 24 24"]]:
-        """The codes, and dense maps that only training asks for: the logit of the head, the point of the mean head (in 0.1 m),
-        the normal. They tell local features what they see long before the codes do.
-        """
-        middle = self.trunk[: self._middle]((crops - 0.45) * 4)
-        maps = F.pixel_shuffle(self.maps(middle), 2)
-        return self._codes(self.trunk[self._middle :](middle), focal), maps
+    def with_inner(self, crops: Float[Tensor, "n 3 s s"], focal: Float[Tensor, " n"]) -> tuple[Codes, Inner]:
+        codes, fused, points, rotation, place = self._look(crops, focal)
+        return codes, Inner(F.pixel_shuffle(self.maps(fused), 2), points, rotation, place)
 
-    def _codes(self, x: Tensor, focal: Tensor) -> Codes:
-        x = F.relu(self.squeeze_norm(self.squeeze(x))).flatten(1)
-        x = F.relu(self.mix(torch.cat([x, focal.log()[:, None] - 1.5], 1)))
-        identity, expression, gaze, six, place, albedo, light, confidence, gain = self.out(x).split(_PARTS, 1)
+    def _look(self, crops: Tensor, focal: Tensor) -> tuple[Codes, Tensor, Tensor, Tensor, Tensor]:
+        centred = (crops - 0.45) * 4
+        early = self.trunk[: self._early](centred)
+        middle = self.trunk[self._early : self._middle](early)
+        late = self.trunk[self._middle :](middle)
+        fused = F.relu(middle + F.interpolate(self.up(late), scale_factor=2.0))
+        points = F.pixel_shuffle(self.heat(fused), 2).flatten(2).softmax(2) @ self.grid
+        flat = 4 * points.flatten(1)
+        around = torch.cat([self.local(early), F.avg_pool2d(centred, SIZE // MAP_SIZE)], 1)
+        at = (2 * (self.sites @ points)).clamp(-1, 1)[:, None]
+        read = F.grid_sample(around, at, align_corners=False).flatten(1)
+        x = F.relu(self.squeeze_norm(self.squeeze(late))).flatten(1)
+        x = self.mix(torch.cat([x, focal.log()[:, None] - 1.5], 1)) + self.mix_read(torch.cat([flat, read], 1))
+        x = F.relu(x)
+        identity, expression, gaze, six, place, albedo, light, confidence, gain = (
+            self.out(x) + self.out_points(flat)
+        ).split(_PARTS, 1)  # fmt: skip
+        doubt = _TYPICAL_DOUBT * self.doubt(x).clamp(-2, 3).exp()
+        rotation, expression = rotation_of_six(six), expression.sigmoid()
+        place = torch.stack([0.3 * place[:, 0], 0.3 * place[:, 1], _TYPICAL_SCALE + 0.3 * place[:, 2]], 1)
+        corrected = self.correction(identity, expression, rotation, place, focal, points, doubt)
         ambient = light.new_tensor([AMBIENT] + [0.0] * 8)[:, None]
-        return Codes(
-            identity, expression.sigmoid(), 0.5 * gaze.unflatten(1, (2, 2)), rotation_of_six(six),
-            torch.stack([0.3 * place[:, 0], 0.3 * place[:, 1], _TYPICAL_SCALE + 0.3 * place[:, 2]], 1),
+        codes = Codes(
+            corrected[0], corrected[1], 0.5 * gaze.unflatten(1, (2, 2)), corrected[2], corrected[3],
             # how bright spans decades (dark skin, well exposed), what from where does not
             albedo, gain.clamp(-4, 4).exp()[:, None] * (0.5 * ambient + light.unflatten(1, (COUNT, 3))), confidence[:, 0],
         )  # fmt: skip
+        return codes, fused, points, rotation, place
 
 
 def folded(encoder: Encoder) -> Encoder:
     """A copy for inference: batch norms melted into the convolutions, channels last."""
-    copy = Encoder(tuple(m.conv.out_channels for m in encoder.trunk if isinstance(m, _Down)))
-    copy.load_state_dict(encoder.state_dict())
-    copy.eval()
-    for module in copy.modules():
+    twin = copy.deepcopy(encoder).eval()
+    for module in twin.modules():
         for conv, norm in (("conv", "norm"), ("first", "first_norm"), ("second", "second_norm"), ("squeeze", "squeeze_norm")):
             if isinstance(getattr(module, norm, None), nn.BatchNorm2d):
                 setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
                 setattr(module, norm, nn.Identity())
-    return copy.to(memory_format=torch.channels_last).requires_grad_(False)
+    return twin.to(memory_format=torch.channels_last).requires_grad_(False)

@@ -13,19 +13,25 @@ from safetensors.torch import save_file
 
 from models.encoder.network import Encoder
 from models.errors import ModelError
+from models.prior.face import load_prior
 
-VERSION = "1"
+VERSION = "2"
 SHIPPED = Path(__file__).with_name("encoder.safetensors")
 
 
-def save_weights(path: str | Path, encoder: Encoder, widths: tuple[int, ...], origin: dict) -> None:
+def save_weights(path: str | Path, encoder: Encoder, origin: dict) -> None:
     """Writes aside and renames: what was there before stays whole if anything goes wrong.
 
     Raises:
         ModelError: the place can't be written, or the disk is full.
     """
     tensors = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in encoder.state_dict().items()}
-    metadata = {"format": "understudy-encoder", "version": VERSION, "widths": json.dumps(widths), "origin": json.dumps(origin)}
+    metadata = {
+        "format": "understudy-encoder",
+        "version": VERSION,
+        "widths": json.dumps(encoder.widths),
+        "origin": json.dumps(origin),
+    }
     save_aside(path, tensors, metadata)
 
 
@@ -71,7 +77,7 @@ def load_weights(path: str | Path | None = None) -> tuple[Encoder, dict]:
         raise ModelError(f"{path}: not an encoder's weights. Name a file that train-encoder wrote.")
     if metadata.get("version") != VERSION:
         raise ModelError(f"{path}: encoder weights of version {metadata.get('version')}, expected {VERSION}. Train new ones.")
-    encoder = Encoder(tuple(json.loads(metadata["widths"])))
+    encoder = Encoder(load_prior(), tuple(json.loads(metadata["widths"])))
     try:
         encoder.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
     except RuntimeError:

@@ -8,8 +8,9 @@ from models.code import Camera
 from models.encoder import weights as weights_module
 from models.encoder.crop import Crop
 from models.encoder.decoder import Decoder
-from models.encoder.losses import Landmarks, PhotometricLoss, SyntheticLoss, as_tensors
-from models.encoder.network import SIZE, WIDTHS, Codes, Encoder, folded, rotation_of_six
+from models.encoder.landmarks import Correction, Landmarks, rotation_of_vector
+from models.encoder.losses import PhotometricLoss, SyntheticLoss, as_tensors
+from models.encoder.network import SIZE, Codes, Encoder, folded, rotation_of_six
 from models.encoder.render import rendered
 from models.encoder.synthetic import SyntheticFaces, translation_of_place
 from models.encoder.weights import SHIPPED, load_weights, save_weights
@@ -140,6 +141,83 @@ def test_six_numbers_make_a_rotation():
     assert torch.allclose(rotation_of_six(torch.zeros(1, 6)), torch.eye(3)[None])
 
 
+@pytest.fixture(scope="module")
+def points(prior):
+    return Landmarks(prior, prior.ibug68).double()
+
+
+def some_codes(points, count: int = 6):
+    """(identity, expression, rotation, place, focal), drawn alike each time."""
+    rng = torch.Generator().manual_seed(0)
+    normal = lambda *shape: torch.randn(*shape, generator=rng, dtype=torch.float64)
+    expression = torch.rand(count, len(points.expression), generator=rng, dtype=torch.float64)
+    place = 0.05 * normal(count, 3) + torch.tensor([0.0, 0.0, -1.0])
+    return (
+        normal(count, len(points.identity)),
+        expression,
+        rotation_of_vector(0.4 * normal(count, 3)),
+        place,
+        3 + normal(count).abs(),
+    )
+
+
+def test_derivatives_of_the_points_are_those_of_central_differences(points):
+    identity, expression, rotation, place, focal = some_codes(points)
+    shown, slope = points.linearised(identity, expression, rotation, place, focal)
+    assert torch.equal(shown, points.shown(points.shape(identity, expression), rotation, place, focal))
+
+    def at(step):
+        turned = rotation_of_vector(step[:3].expand(len(focal), 3)) @ rotation
+        return points.shown(
+            points.shape(identity + step[6:86], expression + step[86:]), turned, place + step[3:6], focal
+        ).flatten(1)
+
+    for k in (*range(7), 40, 85, 86, 110, 137):
+        step = torch.zeros(138, dtype=torch.float64)
+        step[k] = 1e-5
+        expected = (at(step) - at(-step)) / 2e-5
+        assert torch.allclose(slope[..., k], expected, atol=1e-7), k
+
+
+def test_a_correction_goes_as_far_as_points_are_trusted(prior, points):
+    """Codes a little off come home where points are sharp, stay where they are doubtful, and never leave [0, 1]."""
+    identity, expression, rotation, place, focal = some_codes(points)
+    expression = 0.3 * expression
+    seen = points.shown(points.shape(identity, expression), rotation, place, focal)
+    rng = torch.Generator().manual_seed(1)
+    off = rotation_of_vector(0.05 * torch.randn(len(focal), 3, generator=rng, dtype=torch.float64)) @ rotation
+    moved = place + 0.02 * torch.randn(len(focal), 3, generator=rng, dtype=torch.float64)
+    correction = Correction(points).double()
+    how_far = lambda codes: (points.shown(points.shape(codes[0], codes[1]), *codes[2:], focal) - seen).norm(dim=2).mean()
+    sharp, blind = (torch.full(seen.shape[:2], d, dtype=torch.float64) for d in (1e-3, 1e3))
+    before = how_far((identity, expression, off, moved))
+    after = correction(identity, expression, off, moved, focal, seen, sharp)
+    assert how_far(after) < 0.1 * before
+    assert (after[2] - rotation).flatten(1).norm(dim=1).mean() < 0.5 * (off - rotation).flatten(1).norm(dim=1).mean()
+    assert torch.allclose(after[2] @ after[2].transpose(1, 2), torch.eye(3, dtype=torch.float64), atol=1e-9)
+    assert 0 <= after[1].min() and after[1].max() <= 1
+    kept = correction(identity, expression, off, moved, focal, seen, blind)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(kept, (identity, expression, off, moved)))
+
+
+def test_an_encoders_parts_all_learn(prior, reflectance):
+    """No part of the network is cut off from what it is told (those that start at nothing learn from the second step on)."""
+    pictures, truth = SyntheticFaces(prior, reflectance, 3).batch(4, maps=True)
+    torch.manual_seed(0)
+    encoder, loss, tensors = Encoder(prior), SyntheticLoss(prior, reflectance), as_tensors(truth)
+    crops = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    optimiser = torch.optim.SGD(encoder.parameters(), lr=1e-4)
+    for _ in range(2):
+        codes, inner = encoder.with_inner(crops, tensors["focal"])
+        total = loss(codes, tensors)[0] + loss.inner(inner, tensors)[0]
+        optimiser.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(encoder.parameters(), 5.0)
+        optimiser.step()
+    silent = [name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert not silent
+
+
 def test_folding_changes_no_answer(drawn):
     encoder, _ = load_weights()
     crops = torch.from_numpy(drawn[0][:4]).permute(0, 3, 1, 2).float() / 255
@@ -178,10 +256,10 @@ def test_a_crop_shows_pixels_where_its_camera_says(side):
     assert np.abs(found - expected[:2] / expected[2]).max() < 0.25
 
 
-def test_weights_come_back_as_they_went(tmp_path):
+def test_weights_come_back_as_they_went(prior, tmp_path):
     torch.manual_seed(0)
-    encoder = Encoder().eval()
-    save_weights(tmp_path / "w.safetensors", encoder, WIDTHS, {"data": "none"})
+    encoder = Encoder(prior).eval()
+    save_weights(tmp_path / "w.safetensors", encoder, {"data": "none"})
     again, origin = load_weights(tmp_path / "w.safetensors")
     assert origin == {"data": "none"} and not list(tmp_path.glob(".*"))
     crops, focal = torch.rand(1, 3, SIZE, SIZE), torch.ones(1)
@@ -204,18 +282,18 @@ def test_unusable_weights_say_why(tmp_path):
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_weights_of_another_version_or_kind_are_refused(tmp_path, monkeypatch):
+def test_weights_of_another_version_or_kind_are_refused(prior, tmp_path, monkeypatch):
     monkeypatch.setattr(weights_module, "VERSION", "0")
-    save_weights(tmp_path / "old.safetensors", Encoder(), WIDTHS, {})
+    save_weights(tmp_path / "old.safetensors", Encoder(prior), {})
     monkeypatch.undo()
-    with pytest.raises(ModelError, match="version 0, expected 1"):
+    with pytest.raises(ModelError, match="version 0, expected 2"):
         load_weights(tmp_path / "old.safetensors")
     weights_module.save_aside(tmp_path / "other.safetensors", {"a": torch.zeros(1)}, {"format": "something"})
     with pytest.raises(ModelError, match="not an encoder's weights"):
         load_weights(tmp_path / "other.safetensors")
 
 
-def test_a_full_disk_leaves_the_old_weights(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_old_weights(prior, tmp_path, monkeypatch):
     path = tmp_path / "w.safetensors"
     path.write_bytes(b"old")
 
@@ -224,7 +302,7 @@ def test_a_full_disk_leaves_the_old_weights(tmp_path, monkeypatch):
 
     monkeypatch.setattr(weights_module, "save_file", full)
     with pytest.raises(ModelError, match="No space left on device.*unharmed"):
-        save_weights(path, Encoder(), WIDTHS, {})
+        save_weights(path, Encoder(prior), {})
     assert path.read_bytes() == b"old" and not list(tmp_path.glob(".*"))
 
 
