@@ -20,7 +20,7 @@ _BLINK = [EXPRESSIONS.index(n) for n in ("eyeBlinkLeft", "eyeBlinkRight")]
 _OUTLIER = 0.25  # of an sRGB code from 0 to 1: a residual of this size pulls most
 WEIGHTS = {
     "marks": 45.0, "shape": 200.0, "rotation": 4.0, "scale": 1.0, "expression": 6.0, "gaze": 5.0, "identity": 0.02,
-    "albedo": 1.0, "skin": 1.0, "light": 0.7, "direction": 5.0, "radiance": 8.0, "face": 0.3,
+    "albedo": 1.0, "skin": 1.0, "light": 0.7, "direction": 3.0, "radiance": 8.0, "face": 0.3,
 }  # fmt: skip
 
 
@@ -64,6 +64,7 @@ class SyntheticLoss:
         bright = true_lit.clamp(min=0).mean((1, 2), keepdim=True) + 0.05
         band = codes.light[:, 1:4] @ self.luminance, truth["light"][:, 1:4] @ self.luminance
         strength = (band[1].norm(dim=1) / bright[:, 0, 0]).clamp(max=1)
+        towards = [F.normalize(b + 1e-6, dim=1) for b in band]
         parts = {
             "marks": mean((shown - true_shown).abs()),
             "shape": mean((made - true).abs()),
@@ -76,7 +77,7 @@ class SyntheticLoss:
             "albedo": mean((codes.albedo - truth["albedo"]).abs() * self.spread),
             "skin": mean(((codes.albedo - truth["albedo"]) @ self.skin).abs()),
             "light": mean((lit - true_lit).abs() / bright),
-            "direction": mean((1 - F.cosine_similarity(*band, dim=1))[:, None] * strength[:, None]),
+            "direction": mean(((towards[0] - towards[1]).norm(dim=1) * strength.clamp(min=0.25))[:, None]),
             # what one sees of skin under light, however the two share it
             "radiance": mean((self._shown(codes.albedo, lit) - self._shown(truth["albedo"], true_lit)).abs()),
             "face": F.binary_cross_entropy_with_logits(codes.confidence, face),

@@ -146,6 +146,8 @@ class Encoder(nn.Module):
         self.out_points = nn.Linear(2 * POINTS, sum(_PARTS), bias=False)
         self.doubt = nn.Linear(320, POINTS)
         self.correction = Correction(Landmarks(prior, prior.ibug68))
+        sites = POINTS + _SITES
+        self.lit = nn.Sequential(nn.Linear(3 * sites + 1 + 9, 160), nn.ReLU(), nn.Linear(160, _ALBEDO + 3 * COUNT + 1))
         along = ((torch.arange(MAP_SIZE) + 0.5) / MAP_SIZE - 0.5) * _BEYOND
         grid = torch.stack([along.repeat(MAP_SIZE), along.repeat_interleave(MAP_SIZE)], 1)
         self.register_buffer("grid", grid, persistent=False)
@@ -155,7 +157,7 @@ class Encoder(nn.Module):
             self.out.weight.mul_(0.1)
             self.out.bias.zero_()
             self.out.bias[_IDENTITY : _IDENTITY + _EXPRESSIONS] = -2.0
-            for late in (self.up, self.mix_read, self.out_points, self.doubt):  # they join in as they learn
+            for late in (self.up, self.mix_read, self.out_points, self.doubt, self.lit[-1]):  # they join in as they learn
                 for parameter in late.parameters():
                     parameter.zero_()
 
@@ -180,15 +182,20 @@ class Encoder(nn.Module):
         flat = 4 * points.flatten(1)
         around = torch.cat([self.local(early), F.avg_pool2d(centred, SIZE // MAP_SIZE)], 1)
         at = (2 * (self.sites @ points)).clamp(-1, 1)[:, None]
-        read = F.grid_sample(around, at, align_corners=False).flatten(1)
+        read = F.grid_sample(around, at, align_corners=False)[:, :, 0]
         x = F.relu(self.squeeze_norm(self.squeeze(late))).flatten(1)
-        x = self.mix(torch.cat([x, focal.log()[:, None] - 1.5], 1)) + self.mix_read(torch.cat([flat, read], 1))
+        x = self.mix(torch.cat([x, focal.log()[:, None] - 1.5], 1)) + self.mix_read(torch.cat([flat, read.flatten(1)], 1))
         x = F.relu(x)
         identity, expression, gaze, six, place, albedo, light, confidence, gain = (
             self.out(x) + self.out_points(flat)
         ).split(_PARTS, 1)  # fmt: skip
         doubt = _TYPICAL_DOUBT * self.doubt(x).clamp(-2, 3).exp()
         rotation, expression = rotation_of_six(six), expression.sigmoid()
+        # in logarithms, skin and light add up, and what is brighter than the rest tells where the light comes from
+        colours = (read[:, -3:] / 4 + 0.45).clamp(0, 1).add(0.03).log().flatten(1)
+        level = colours.mean(1, keepdim=True)
+        more = self.lit(torch.cat([colours - level, level, rotation.detach().flatten(1)], 1)).split((_ALBEDO, 3 * COUNT, 1), 1)
+        albedo, light, gain = albedo + more[0], light + more[1], gain + more[2]
         place = torch.stack([0.3 * place[:, 0], 0.3 * place[:, 1], _TYPICAL_SCALE + 0.3 * place[:, 2]], 1)
         corrected = self.correction(identity, expression, rotation, place, focal, points, doubt)
         ambient = light.new_tensor([AMBIENT] + [0.0] * 8)[:, None]
