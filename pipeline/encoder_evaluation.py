@@ -95,20 +95,20 @@ def refined_codes(
 ) -> Codes:
     """The encoder's answers for crops, each refined on its own pixels."""
     refiner = Refiner(prior, reflectance)
-    identity, expression, gaze, rotation, place, albedo, light, confidence = (np.array(c, np.float64) for c in codes)
+    identity, expression, gaze, rotation, place, albedo, light = (np.array(c, np.float64) for c in codes[:7])
     size = pictures.shape[1]
     for n in counted(range(len(pictures)), "refine", len(pictures), listen):
         focal = float(truth.focal[n])
         camera = Camera(focal * size, size, size)
         start = out_of_crop(codes, n, Crop(camera, (size / 2, size / 2), size))
-        found = refiner(camera, [Seen(pictures[n], start.code)], start.identity, start.albedo, start.light)
+        found = refiner(camera, [Seen(pictures[n], start.code, points=start.points)], start.identity, start.albedo, start.light)
         code = found.codes[0]
         x, y, z = code.translation
         identity[n], albedo[n], light[n] = found.identity, found.albedo, found.light.coefficients
         expression[n], rotation[n] = code.expression, code.rotation
         place[n] = focal * x / z, focal * y / z, np.log(0.1 * focal / z)
     single = lambda array: torch.from_numpy(array.astype(np.float32))
-    return Codes(*map(single, (identity, expression, gaze, rotation, place, albedo, light, confidence)))
+    return Codes(*map(single, (identity, expression, gaze, rotation, place, albedo, light)), *codes[7:])
 
 
 def _summary(values: np.ndarray, edges: tuple[float, ...]) -> dict:

@@ -17,6 +17,7 @@ from models.encoder.weights import load_weights
 from models.light.harmonics import HarmonicLight
 from models.prior.face import AnnyPrior
 from pipeline.fitting import LandmarkModel
+from pipeline.refinement import SeenPoints
 from pipeline.shot import TYPICAL_FOCAL, frame_fitter
 
 _BOX = 0.984  # a detector's box over the landmarks' box, median over the media's clips and photos
@@ -31,12 +32,14 @@ class Encoded:
         code: in the camera's axes; its confidence is that there is a face at all.
         albedo: 32 coefficients of `models.prior.reflectance`.
         light: in the camera's axes.
+        points: where the 68 points of the iBUG order were seen, in the camera's picture.
     """
 
     identity: np.ndarray
     code: FaceCode
     albedo: np.ndarray
     light: HarmonicLight
+    points: SeenPoints
 
     def person(self, camera: Camera) -> Person:
         """The one seen, as far as one look tells."""
@@ -61,13 +64,17 @@ def crop_of_landmarks(camera: Camera, landmarks: np.ndarray) -> Crop:
 
 def out_of_crop(codes: Codes, index: int, crop: Crop) -> Encoded:
     """One of the encoder's answers, from its crop's axes to the camera's."""
-    identity, expression, gaze, rotation, place, albedo, light, confidence = (np.asarray(c[index], np.float64) for c in codes)
+    identity, expression, gaze, rotation, place, albedo, light, confidence, points, doubt = (
+        np.asarray(c[index], np.float64) for c in codes
+    )  # fmt: skip
     translation = translation_of_place(place[None], np.array([crop.focal]))[0]
     code = FaceCode(
         expression, crop.rotation_out(rotation), crop.translation_out(translation), np.clip(gaze, -0.9, 0.9),
         float(1 / (1 + np.exp(-confidence))),
     )  # fmt: skip
-    return Encoded(identity, code, albedo, HarmonicLight(light).rotated(crop.rotation))
+    shown = np.concatenate([(points + 0.5) * SIZE, np.ones((len(points), 1))], 1) @ crop.homography().T
+    seen = SeenPoints(shown[:, :2] / shown[:, 2:], doubt * crop.side)
+    return Encoded(identity, code, albedo, HarmonicLight(light).rotated(crop.rotation), seen)
 
 
 class FaceEncoder:

@@ -32,18 +32,34 @@ _LEAST_LIGHT = 0.02
 
 
 @dataclass(frozen=True)
+class SeenPoints:
+    """Where the 68 points of the iBUG order were seen.
+
+    Attributes:
+        at: 68 x 2 pixels.
+        doubt: 68 standard deviations, pixels.
+    """
+
+    at: np.ndarray
+    doubt: np.ndarray
+
+
+@dataclass(frozen=True)
 class Seen:
     """A frame to explain.
 
     Attributes:
         image: H x W x 3 uint8 sRGB.
         code: where to start.
-        landmarks: 478 x 2+ pixels; None to go by pixels alone.
+        landmarks: 478 x 2+ pixels of a tracker; None where there are none.
+        points: what the encoder saw; None to do without. Beside landmarks they weigh as much as all of these together: either
+            source errs by several times its own noise, each in its own way.
     """
 
     image: np.ndarray
     code: FaceCode
     landmarks: np.ndarray | None = None
+    points: SeenPoints | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +102,10 @@ class Refiner:
         self._albedo_mean = reflectance.mean[at].astype(np.float64)
         self._albedo = reflectance.basis[:, at].astype(np.float64)
         self._open = reflectance.reached[at].astype(np.float64)
+        model, points = self.model, prior.ibug68
+        between = lambda flat: np.einsum("pl,klc->kpc", points, flat.reshape(len(flat), 478, 3)).reshape(len(flat), -1)
+        self._points_mean = points @ model.mean
+        self._points_bases = np.concatenate([between(model.flat_expression), between(model.identity)])
 
     def __call__(
         self, camera: Camera, seen: list[Seen], identity: np.ndarray, albedo: np.ndarray, light: HarmonicLight,
@@ -176,6 +196,13 @@ class _View:
         else:
             shown = self._landmarks
         self._sigma = SIGMA * max(float(inter_ocular(shown)), 1.0)
+        self._points, self._points_weight = None, None
+        if seen.points is not None:
+            self._points = seen.points.at
+            weight = 1 / (np.square(seen.points.doubt) + self._sigma**2)
+            if self._landmarks is not None:
+                weight *= model.weight.sum() / self._sigma**2 / weight.sum()
+            self._points_weight = weight
         low, high = shown[:468].min(0), shown[:468].max(0)
         middle, reach = (low + high) / 2, float(max((high - low).max(), 16.0)) * 0.7
         self._corner, self._scale = middle - reach, _CROP / (2 * reach)
@@ -221,6 +248,16 @@ class _View:
         seen = inside & (at[:, 2] < nearest + 0.006) & (facing > 0.15)
         return normals, np.flatnonzero(seen), np.clip(facing[seen] / 0.5, 0, 1)
 
+    def _marks(self):
+        """(where they were seen, the mean head's, bases, weights) of landmarks and of points."""
+        r, model = self._r, self._r.model
+        if self._landmarks is not None:
+            bases = np.concatenate([model.flat_expression, model.identity.reshape(len(model.identity), -1)])
+            yield self._landmarks, model.mean + self._detail, bases, model.weight / self._sigma**2
+        if self._points is not None:
+            mean = r._points_mean + r.prior.ibug68 @ self._detail
+            yield self._points, mean, r._points_bases, self._points_weight
+
     def linearise(self, identity: np.ndarray, albedo: np.ndarray, light: np.ndarray, shape: bool) -> float:
         """Sets the normal equations about the present state; returns its energy."""
         r, code, camera = self._r, self.code, self._camera
@@ -262,17 +299,16 @@ class _View:
         rows = (full * root[..., None]).reshape(-1, columns)
         errors = (residual * root).ravel()
         h, g = rows.T @ rows, rows.T @ errors
-        if shape and self._landmarks is not None:
-            model = r.model
-            both = np.concatenate([model.flat_expression, model.identity.reshape(count_i, -1)])
-            marks = model.mean + self._detail + (np.concatenate([code.expression, identity]) @ both).reshape(-1, 3)
-            shown, jl = jacobian(marks, both, code.rotation, code.translation, camera.focal, *half)
-            scale = np.repeat(np.sqrt(model.weight) / self._sigma, 2)
-            apart = (shown - self._landmarks).ravel() * scale
-            jl = jl * scale[:, None]
-            h[: 58 + count_i, : 58 + count_i] += jl.T @ jl
-            g[: 58 + count_i] += jl.T @ apart
-            energy += float(apart @ apart)
+        if shape:
+            for points, mean, bases, weight in self._marks():
+                marks = mean + (np.concatenate([code.expression, identity]) @ bases).reshape(-1, 3)
+                shown, jl = jacobian(marks, bases, code.rotation, code.translation, camera.focal, *half)
+                scale = np.repeat(np.sqrt(weight), 2)
+                apart = (shown - points).ravel() * scale
+                jl = jl * scale[:, None]
+                h[: 58 + count_i, : 58 + count_i] += jl.T @ jl
+                g[: 58 + count_i] += jl.T @ apart
+                energy += float(apart @ apart)
         away = code.expression - self._start.expression
         h[np.arange(6, 58), np.arange(6, 58)] += 1 / _KEEP**2 + 0.1 / EXPRESSION_SIGMA**2
         g[6:58] += away / _KEEP**2 + 0.1 * code.expression / EXPRESSION_SIGMA**2

@@ -287,7 +287,7 @@ class Trainer:
     def _synthetic_gradients(self, crops: Tensor, focal: Tensor, tensors: dict[str, Tensor]) -> tuple[tuple, dict[str, float]]:
         codes, inner = self.encoder.with_inner(crops.contiguous(memory_format=torch.channels_last), focal)
         total, parts = self._loss(codes, tensors)
-        extra, seen = self._loss.inner(inner, tensors)
+        extra, seen = self._loss.on_the_way(codes, inner, tensors)
         gradients = torch.autograd.grad(total + extra, self._parameters, allow_unused=True)
         return gradients, parts | seen | {"total": float((total + extra).detach())}
 

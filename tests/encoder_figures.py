@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -32,6 +35,7 @@ from pipeline.real_faces import read_real_faces
 from pipeline.refinement import Refiner, Seen
 from pipeline.shot import frame_fitter
 
+_ROOT = Path(__file__).parents[1]
 # WFLW's 98 points as the 68 of iBUG's order (Wu et al. 2018, figure 4)
 _WFLW = (
     *range(0, 33, 2), *range(33, 38), *range(42, 47), *range(51, 60), 60, 61, 63, 64, 65, 67, 68, 69, 71, 72, 73, 75,
@@ -109,7 +113,7 @@ class EncoderFigures:
             first = self.look.settled(image, crop_of_box(camera, boxes[0]))
             own, tracked = self.look.landmarks(first, camera), self.mesh(image)
             marks = tracked[0] if tracked else None
-            found = self.refine(camera, [Seen(image, first.code, marks)], first.identity, first.albedo, first.light)
+            found = self.refine(camera, [Seen(image, first.code, marks, first.points)], first.identity, first.albedo, first.light)
             person = replace(first.person(camera), identity=found.identity)
             after = frame_fitter(self.refine.model, person).landmarks(found.codes[0])
             numbers = [
@@ -213,7 +217,25 @@ def rasteriser_speed(row, head) -> None:
             row(f"CUDA, {torch.cuda.get_device_name()}, {count} at once", count * frames(on_gpu, 100))
         for count in (64, 1024, 8192):
             row(f"encoder on CUDA, images a second in batches of {count}", _encoder_rate(count))
-    row("encoder, images a second on two cores, batch of one", _encoder_rate(1, "cpu"))
+    looks(row, head)
+
+
+_WAITS = {
+    "as in the live loop: threads sleep between steps (`OMP_WAIT_POLICY=PASSIVE`)": {},
+    "as in `evaluate-encoder`: threads wait a moment before they sleep (`GOMP_SPINCOUNT=20000`)": {"GOMP_SPINCOUNT": "20000"},
+    "threads never sleep (`OMP_WAIT_POLICY=ACTIVE`)": {"OMP_WAIT_POLICY": "ACTIVE"},
+    "one thread (`OMP_NUM_THREADS=1`)": {"OMP_NUM_THREADS": "1"},
+}
+
+
+def looks(row, head) -> None:
+    """One look of the encoder, batch of one, by how its threads wait for each other; each in a process of its own."""
+    head("one look of the encoder, two cores", "ms")
+    for name, setting in _WAITS.items():
+        script = "import pipeline; from tests.encoder_figures import _encoder_rate as rate; print(rate(1, 'cpu'))"
+        work = [sys.executable, "-c", script]
+        told = subprocess.run(work, env=os.environ | setting, capture_output=True, text=True, check=True, cwd=_ROOT)
+        row(name, 1e3 / float(told.stdout.split()[-1]))
 
 
 def _encoder_rate(count: int, device: str = "cuda") -> float:

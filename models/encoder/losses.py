@@ -85,14 +85,14 @@ class SyntheticLoss:
         total = sum(WEIGHTS[name] * value for name, value in parts.items())
         return total, {name: float(value.detach()) for name, value in parts.items()}
 
-    def inner(self, inner: Inner, truth: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """The same of what the encoder saw on its way (truth with maps)."""
+    def on_the_way(self, codes: Codes, inner: Inner, truth: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """The same of what the encoder saw on its way to the codes (truth with maps)."""
         face = truth["face"]
         count = face.sum().clamp(min=1)
         true = self._points.shown(
             self._points.shape(truth["identity"], truth["expression"]), truth["rotation"], truth["place"], truth["focal"]
         )
-        off = (inner.points - true).abs().mean((1, 2))
+        off = (codes.points - true).abs().mean((1, 2))
         turned = (inner.rotation - truth["rotation"]).flatten(1).norm(dim=1)
         moved = (inner.place - truth["place"]).abs().mean(1)
         parts = {

@@ -43,6 +43,8 @@ class Codes(NamedTuple):
         albedo: N x 32 coefficients.
         light: N x 9 x 3.
         confidence: N logits of there being a face.
+        points: N x 68 x 2, where the points of the iBUG order were seen: crop widths from the centre.
+        doubt: N x 68, their standard deviations, crop widths.
     """
 
     identity: Tensor
@@ -53,6 +55,8 @@ class Codes(NamedTuple):
     albedo: Tensor
     light: Tensor
     confidence: Tensor
+    points: Tensor
+    doubt: Tensor
 
 
 class _Block(nn.Module):
@@ -94,12 +98,10 @@ class Inner(NamedTuple):
     Attributes:
         maps: N x 7 x 24 x 24: the logit of the head, the point of the mean head (in 0.1 m), the normal. They tell local features
             what they see long before the codes do.
-        points: N x 68 x 2, crop widths from the centre.
         rotation, place: as expected before the points were taken into account.
     """
 
     maps: Tensor
-    points: Tensor
     rotation: Tensor
     place: Tensor
 
@@ -169,10 +171,10 @@ class Encoder(nn.Module):
         return self._look(crops, focal)[0]
 
     def with_inner(self, crops: Float[Tensor, "n 3 s s"], focal: Float[Tensor, " n"]) -> tuple[Codes, Inner]:
-        codes, fused, points, rotation, place = self._look(crops, focal)
-        return codes, Inner(F.pixel_shuffle(self.maps(fused), 2), points, rotation, place)
+        codes, fused, rotation, place = self._look(crops, focal)
+        return codes, Inner(F.pixel_shuffle(self.maps(fused), 2), rotation, place)
 
-    def _look(self, crops: Tensor, focal: Tensor) -> tuple[Codes, Tensor, Tensor, Tensor, Tensor]:
+    def _look(self, crops: Tensor, focal: Tensor) -> tuple[Codes, Tensor, Tensor, Tensor]:
         centred = (crops - 0.45) * 4
         early = self.trunk[: self._early](centred)
         middle = self.trunk[self._early : self._middle](early)
@@ -203,8 +205,9 @@ class Encoder(nn.Module):
             corrected[0], corrected[1], 0.5 * gaze.unflatten(1, (2, 2)), corrected[2], corrected[3],
             # how bright spans decades (dark skin, well exposed), what from where does not
             albedo, gain.clamp(-4, 4).exp()[:, None] * (0.5 * ambient + light.unflatten(1, (COUNT, 3))), confidence[:, 0],
+            points, doubt,
         )  # fmt: skip
-        return codes, fused, points, rotation, place
+        return codes, fused, rotation, place
 
 
 def folded(encoder: Encoder) -> Encoder:

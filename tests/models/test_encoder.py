@@ -32,7 +32,8 @@ def drawn(prior, reflectance):
 def codes_of(truth) -> Codes:
     tensors = as_tensors(truth)
     names = ("identity", "expression", "gaze", "rotation", "place", "albedo", "light", "face")
-    return Codes(*(tensors[name] for name in names))
+    nowhere = torch.zeros(len(truth.face), 68, 2)
+    return Codes(*(tensors[name] for name in names), nowhere, nowhere[..., 0])
 
 
 def test_the_same_seed_draws_the_same_faces(prior, reflectance, drawn):
@@ -209,7 +210,7 @@ def test_an_encoders_parts_all_learn(prior, reflectance):
     optimiser = torch.optim.SGD(encoder.parameters(), lr=1e-4)
     for _ in range(2):
         codes, inner = encoder.with_inner(crops, tensors["focal"])
-        total = loss(codes, tensors)[0] + loss.inner(inner, tensors)[0]
+        total = loss(codes, tensors)[0] + loss.on_the_way(codes, inner, tensors)[0]
         optimiser.zero_grad()
         total.backward()
         torch.nn.utils.clip_grad_norm_(encoder.parameters(), 5.0)

@@ -11,7 +11,7 @@ import pytest
 
 from capture.face_finder import FaceFinder
 from capture.media import StillPicture, open_media
-from models.code import Camera
+from models.code import Camera, FaceCode
 from models.encoder.crop import Crop
 from models.encoder.network import SIZE, Codes
 from models.encoder.render import rendered
@@ -23,7 +23,7 @@ from pipeline.encoder_tracking import track_by_encoder
 from pipeline.encoding import FaceEncoder, crop_of_box, out_of_crop, typical_camera
 from pipeline.performance import Performance
 from pipeline.real_faces import read_real_faces
-from pipeline.refinement import Refiner, Seen
+from pipeline.refinement import Refiner, Seen, SeenPoints
 from pipeline.report import track_report
 from pipeline.tracking import track
 from tests.conftest import expression, turned, write_clip
@@ -92,6 +92,38 @@ def test_refinement_never_leaves_more_than_it_found(held_out, encoder, prior, re
         last = refiner(camera, seen, start.identity, start.albedo, start.light)
         assert last.residual[0] <= first.residual[0] + 0.01
         assert (last.codes[0].expression >= 0).all() and (last.codes[0].expression <= 1).all()
+
+
+def test_landmarks_and_points_weigh_alike(prior, reflectance):
+    """Two sources that disagree by a shift, on a picture without anything to see: the face goes halfway."""
+    size, focal = 200, 500.0
+    camera, refiner = Camera(focal, size, size), Refiner(prior, reflectance)
+    code = FaceCode(np.zeros(52), np.eye(3), np.array([0, 0, 0.6]), np.zeros((2, 2)), 1.0)
+    light = HarmonicLight(np.zeros((9, 3)))
+    shown = camera.project(prior.at_landmarks(prior.mean) + code.translation)[:, :2]
+    points = SeenPoints(prior.ibug68 @ shown + [4.0, 0], np.full(68, 1.0))
+    blank = np.zeros((size, size, 3), np.uint8)
+    start = replace(code, translation=code.translation + [0.001, 0.002, 0])
+    moved = {}
+    for name, told in {"landmarks": (shown, None), "points": (None, points), "both": (shown, points)}.items():
+        seen = Seen(blank, start, *told)
+        found = refiner(camera, [seen], np.zeros(80), np.zeros(32), light)
+        moved[name] = float((found.codes[0].translation - code.translation)[0] * focal / 0.6)
+    assert moved["landmarks"] == pytest.approx(0, abs=0.2)
+    assert moved["points"] == pytest.approx(4, abs=0.6)
+    assert moved["both"] == pytest.approx(2, abs=0.7)
+
+
+def test_points_lie_where_the_crop_saw_them(prior):
+    """From crop widths to pixels of the whole picture, through a crop beside its middle."""
+    crop = Crop(Camera(700.0, 640, 480), (500.0, 120.0), 160.0)
+    rng = np.random.default_rng(0)
+    space = rng.normal(0, 0.05, (68, 3)) + 0.9 * crop.rotation[:, 2]
+    own = space @ crop.rotation
+    nothing = [np.zeros((1, *shape)) for shape in ((80,), (52,), (2, 2), (3, 3), (3,), (32,), (9, 3), ())]
+    shown = crop.focal * own[None, :, :2] / own[None, :, 2:]
+    seen = out_of_crop(Codes(*nothing, shown, np.full((1, 68), 0.01)), 0, crop).points
+    assert np.allclose(seen.at, crop.camera.project(space)[:, :2]) and np.allclose(seen.doubt, 1.6)
 
 
 def test_dense_tracking_tells_skin_and_light_and_fits_no_worse(clip, prior, encoder, reflectance, tmp_path):
