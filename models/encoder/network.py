@@ -23,6 +23,7 @@ WIDTHS = (32, 64, 128)
 SIZE = 96  # pixels of the crop
 MAP_SIZE, MAPS = 24, 7
 POINTS = 68  # of the iBUG order
+_COARSE = 16  # features that the coarse half of the network hands to the fine one
 _SITES = 28  # places on the skin between them
 _BEYOND = 1.1  # the heat maps' reach, crop widths
 _TYPICAL_DOUBT = 0.02  # crop widths
@@ -148,6 +149,10 @@ class Encoder(nn.Module):
         self.out_points = nn.Linear(2 * POINTS, sum(_PARTS), bias=False)
         self.doubt = nn.Linear(320, POINTS)
         self.correction = Correction(Landmarks(prior, prior.ibug68))
+        # what the points' places are told to a pixel by: fine features, knowing what the coarse ones make of the whole
+        self.coarse = nn.Conv2d(widths[1], 4 * _COARSE, 1)
+        self.fine = nn.Conv2d(widths[0] + _COARSE, widths[0], 3, padding=1)
+        self.fine_heat = nn.Conv2d(widths[0], POINTS, 1)
         sites = POINTS + _SITES
         self.lit = nn.Sequential(nn.Linear(3 * sites + 1 + 9, 160), nn.ReLU(), nn.Linear(160, _ALBEDO + 3 * COUNT + 1))
         along = ((torch.arange(MAP_SIZE) + 0.5) / MAP_SIZE - 0.5) * _BEYOND
@@ -159,7 +164,8 @@ class Encoder(nn.Module):
             self.out.weight.mul_(0.1)
             self.out.bias.zero_()
             self.out.bias[_IDENTITY : _IDENTITY + _EXPRESSIONS] = -2.0
-            for late in (self.up, self.mix_read, self.out_points, self.doubt, self.lit[-1]):  # they join in as they learn
+            # these join in as they learn
+            for late in (self.up, self.mix_read, self.out_points, self.doubt, self.lit[-1], self.fine_heat):
                 for parameter in late.parameters():
                     parameter.zero_()
 
@@ -180,7 +186,9 @@ class Encoder(nn.Module):
         middle = self.trunk[self._early : self._middle](early)
         late = self.trunk[self._middle :](middle)
         fused = F.relu(middle + F.interpolate(self.up(late), scale_factor=2.0))
-        points = F.pixel_shuffle(self.heat(fused), 2).flatten(2).softmax(2) @ self.grid
+        fine = F.relu(self.fine(torch.cat([early, F.pixel_shuffle(self.coarse(fused), 2)], 1)))
+        heat = F.pixel_shuffle(self.heat(fused), 2) + self.fine_heat(fine)
+        points = heat.flatten(2).softmax(2) @ self.grid
         flat = 4 * points.flatten(1)
         around = torch.cat([self.local(early), F.avg_pool2d(centred, SIZE // MAP_SIZE)], 1)
         at = (2 * (self.sites @ points)).clamp(-1, 1)[:, None]
