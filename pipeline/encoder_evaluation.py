@@ -53,6 +53,14 @@ def turn(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.degrees(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
 
 
+def turn_by_axis(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Mean difference of yaw, pitch and roll between ... x 3 x 3 rotations, degrees: what papers on head pose state."""
+    angles = lambda r: np.stack(
+        [np.arctan2(r[..., 0, 2], r[..., 2, 2]), np.arcsin(np.clip(r[..., 1, 2], -1, 1)), np.arctan2(r[..., 1, 0], r[..., 1, 1])]
+    )
+    return np.degrees(np.abs((angles(a) - angles(b) + np.pi) % (2 * np.pi) - np.pi)).mean(0)
+
+
 def code_errors(codes: Codes, truth: Truth, prior: AnnyPrior, reflectance: Reflectance) -> dict[str, np.ndarray]:
     """Error of each face by name: landmarks (% of the outer eye corners' distance), pose and light (degrees), and so on."""
     seen = truth.face > 0.5
@@ -73,6 +81,7 @@ def code_errors(codes: Codes, truth: Truth, prior: AnnyPrior, reflectance: Refle
         "landmarks": 100 * np.linalg.norm(made - true, axis=2).mean(1) / full_eyes,
         "expression": np.abs(codes.expression.numpy() - truth.expression).mean(1),
         "pose": turn(codes.rotation.numpy(), truth.rotation),
+        "axes": turn_by_axis(codes.rotation.numpy(), truth.rotation),
         "gaze": np.degrees(np.abs(codes.gaze.numpy() - truth.gaze)).mean((1, 2)),
         "light": angle(dominant_direction(codes.light.numpy()), dominant_direction(truth.light)),
         "albedo": np.abs(np.log(albedo / true_albedo)).mean(1),
@@ -80,11 +89,13 @@ def code_errors(codes: Codes, truth: Truth, prior: AnnyPrior, reflectance: Refle
 
 
 NAMES = {
-    "landmarks": "68 landmarks, % of outer eye distance", "expression": "expression, mean of 52", "pose": "head pose, degrees",
+    "landmarks": "68 landmarks, % of outer eye distance", "expression": "expression, mean of 52", "pose": "head pose, angle, degrees",
+    "axes": "head pose, mean of its 3 axes, degrees",
     "gaze": "gaze, degrees", "light": "dominant light direction, degrees", "albedo": "skin albedo, mean |log|",
 }  # fmt: skip
 _EDGES = {
-    "landmarks": (1, 2, 3, 4, 6, 8, 12, 20), "expression": (0.02, 0.04, 0.06, 0.08, 0.1, 0.15), "pose": (1, 2, 3, 4, 6, 10, 20),
+    "landmarks": (1, 2, 3, 4, 6, 8, 12, 20), "expression": (0.02, 0.04, 0.06, 0.08, 0.1, 0.15),
+    "pose": (1, 2, 3, 4, 6, 10, 20), "axes": (1, 2, 3, 4, 6, 10, 20),
     "gaze": (2, 4, 6, 8, 12, 20), "light": (3, 6, 12, 20, 40, 90), "albedo": (0.05, 0.1, 0.2, 0.3, 0.5, 0.8),
 }  # fmt: skip
 TONES = 5

@@ -149,7 +149,7 @@ class Encoder(nn.Module):
         self.out_points = nn.Linear(2 * POINTS, sum(_PARTS), bias=False)
         self.doubt = nn.Linear(320, POINTS)
         self.correction = Correction(Landmarks(prior, prior.ibug68))
-        # what the points' places are told to a pixel by: fine features, knowing what the coarse ones make of the whole
+        # fine features place the points, knowing what the coarse ones make of the whole
         self.coarse = nn.Conv2d(widths[1], 4 * _COARSE, 1)
         self.fine = nn.Conv2d(widths[0] + _COARSE, widths[0], 3, padding=1)
         self.fine_heat = nn.Conv2d(widths[0], POINTS, 1)
@@ -181,14 +181,13 @@ class Encoder(nn.Module):
         return codes, Inner(F.pixel_shuffle(self.maps(fused), 2), rotation, place)
 
     def _look(self, crops: Tensor, focal: Tensor) -> tuple[Codes, Tensor, Tensor, Tensor]:
+        """(codes, coarse features of the whole, rotation and place as expected before the points were taken into account)."""
         centred = (crops - 0.45) * 4
         early = self.trunk[: self._early](centred)
         middle = self.trunk[self._early : self._middle](early)
         late = self.trunk[self._middle :](middle)
         fused = F.relu(middle + F.interpolate(self.up(late), scale_factor=2.0))
-        fine = F.relu(self.fine(torch.cat([early, F.pixel_shuffle(self.coarse(fused), 2)], 1)))
-        heat = F.pixel_shuffle(self.heat(fused), 2) + self.fine_heat(fine)
-        points = heat.flatten(2).softmax(2) @ self.grid
+        points = self._find(early, fused)
         flat = 4 * points.flatten(1)
         around = torch.cat([self.local(early), F.avg_pool2d(centred, SIZE // MAP_SIZE)], 1)
         at = (2 * (self.sites @ points)).clamp(-1, 1)[:, None]
@@ -196,26 +195,35 @@ class Encoder(nn.Module):
         x = F.relu(self.squeeze_norm(self.squeeze(late))).flatten(1)
         x = self.mix(torch.cat([x, focal.log()[:, None] - 1.5], 1)) + self.mix_read(torch.cat([flat, read.flatten(1)], 1))
         x = F.relu(x)
-        identity, expression, gaze, six, place, albedo, light, confidence, gain = (
-            self.out(x) + self.out_points(flat)
-        ).split(_PARTS, 1)  # fmt: skip
+        parts = (self.out(x) + self.out_points(flat)).split(_PARTS, 1)
+        identity, expression, gaze, six, place, albedo, light, confidence, gain = parts
         doubt = _TYPICAL_DOUBT * self.doubt(x).clamp(-2, 3).exp()
         rotation, expression = rotation_of_six(six), expression.sigmoid()
-        # in logarithms, skin and light add up, and what is brighter than the rest tells where the light comes from
-        colours = (read[:, -3:] / 4 + 0.45).clamp(0, 1).add(0.03).log().flatten(1)
-        level = colours.mean(1, keepdim=True)
-        more = self.lit(torch.cat([colours - level, level, rotation.detach().flatten(1)], 1)).split((_ALBEDO, 3 * COUNT, 1), 1)
-        albedo, light, gain = albedo + more[0], light + more[1], gain + more[2]
         place = torch.stack([0.3 * place[:, 0], 0.3 * place[:, 1], _TYPICAL_SCALE + 0.3 * place[:, 2]], 1)
-        corrected = self.correction(identity, expression, rotation, place, focal, points, doubt)
+        more = self._from_colours(read[:, -3:], rotation)
+        albedo, light, gain = albedo + more[0], light + more[1], gain + more[2]
         ambient = light.new_tensor([AMBIENT] + [0.0] * 8)[:, None]
-        codes = Codes(
-            corrected[0], corrected[1], 0.5 * gaze.unflatten(1, (2, 2)), corrected[2], corrected[3],
-            # how bright spans decades (dark skin, well exposed), what from where does not
-            albedo, gain.clamp(-4, 4).exp()[:, None] * (0.5 * ambient + light.unflatten(1, (COUNT, 3))), confidence[:, 0],
-            points, doubt,
-        )  # fmt: skip
+        # how bright spans decades (dark skin, well exposed), what from where does not
+        light = gain.clamp(-4, 4).exp()[:, None] * (0.5 * ambient + light.unflatten(1, (COUNT, 3)))
+        seen = self.correction(identity, expression, rotation, place, focal, points, doubt)
+        gaze = 0.5 * gaze.unflatten(1, (2, 2))
+        codes = Codes(seen[0], seen[1], gaze, seen[2], seen[3], albedo, light, confidence[:, 0], points, doubt)
         return codes, fused, rotation, place
+
+    def _find(self, early: Tensor, fused: Tensor) -> Float[Tensor, "n 68 2"]:
+        fine = F.relu(self.fine(torch.cat([early, F.pixel_shuffle(self.coarse(fused), 2)], 1)))
+        heat = F.pixel_shuffle(self.heat(fused), 2) + self.fine_heat(fine)
+        return heat.flatten(2).softmax(2) @ self.grid
+
+    def _from_colours(self, colours: Float[Tensor, "n 3 m"], rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What colours at the sites add to albedo, light and gain.
+
+        In logarithms, skin and light add up, and what is brighter than the rest tells where the light comes from.
+        """
+        logs = (colours / 4 + 0.45).clamp(0, 1).add(0.03).log().flatten(1)
+        level = logs.mean(1, keepdim=True)
+        told = self.lit(torch.cat([logs - level, level, rotation.detach().flatten(1)], 1))
+        return told.split((_ALBEDO, 3 * COUNT, 1), 1)
 
 
 def folded(encoder: Encoder) -> Encoder:

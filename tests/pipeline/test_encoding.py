@@ -16,9 +16,10 @@ from models.encoder.crop import Crop
 from models.encoder.network import SIZE, Codes
 from models.encoder.render import rendered
 from models.encoder.synthetic import SyntheticFaces
+from models.head import rotation_of_angles
 from models.light.harmonics import HarmonicLight
 from models.prior.reflectance import load_reflectance
-from pipeline.encoder_evaluation import HELD_OUT, angle, code_errors, evaluate_encoder, refined_codes, table, turn
+from pipeline.encoder_evaluation import HELD_OUT, angle, code_errors, evaluate_encoder, refined_codes, table, turn, turn_by_axis
 from pipeline.encoder_tracking import track_by_encoder
 from pipeline.encoding import FaceEncoder, crop_of_box, out_of_crop, typical_camera
 from pipeline.performance import Performance
@@ -92,6 +93,15 @@ def test_refinement_never_leaves_more_than_it_found(held_out, encoder, prior, re
         last = refiner(camera, seen, start.identity, start.albedo, start.light)
         assert last.residual[0] <= first.residual[0] + 0.01
         assert (last.codes[0].expression >= 0).all() and (last.codes[0].expression <= 1).all()
+
+
+def test_turns_are_told_by_angle_and_by_axis():
+    rng = np.random.default_rng(0)
+    angles = rng.uniform(-0.7, 0.7, (50, 3))
+    away = np.radians([[3.0, -6, 1.5]])
+    a, b = rotation_of_angles(*angles.T), rotation_of_angles(*(angles + away).T)
+    assert np.allclose(turn_by_axis(a, b), 3.5)
+    assert np.allclose(turn(a, rotation_of_angles(*(angles + [0, 0, np.radians(5)]).T)), 5)
 
 
 def test_landmarks_and_points_weigh_alike(prior, reflectance):
