@@ -89,8 +89,8 @@ def code_errors(codes: Codes, truth: Truth, prior: AnnyPrior, reflectance: Refle
 
 
 NAMES = {
-    "landmarks": "68 landmarks, % of outer eye distance", "expression": "expression, mean of 52", "pose": "head pose, angle, degrees",
-    "axes": "head pose, mean of its 3 axes, degrees",
+    "landmarks": "68 landmarks, % of outer eye distance", "expression": "expression, mean of 52",
+    "pose": "head pose, angle, degrees", "axes": "head pose, mean of its 3 axes, degrees",
     "gaze": "gaze, degrees", "light": "dominant light direction, degrees", "albedo": "skin albedo, mean |log|",
 }  # fmt: skip
 _EDGES = {
