@@ -250,11 +250,11 @@ def _encoder_rate(count: int, device: str = "cuda") -> float:
 
 
 def photometric(media: Path, row, head, weights: list[str]) -> None:
-    """Photometric error (rms of sRGB codes over the face's skin, 0..1) of encoders on real frames that none was trained on."""
+    """Photometric error (rms of sRGB codes over the face's skin, 0..1) on the clips under driver/, which no training has seen."""
     prior = load_prior()
     reflectance = load_reflectance(prior)
     loss = PhotometricLoss(Decoder(prior, reflectance), size=SIZE)
-    faces = read_real_faces([media / "face", media / "driver"], looks=1, most=12, jitter=0.0)
+    faces = read_real_faces([media / "driver"], looks=1, most=12, jitter=0.0)
     names = [Path(f).name for f in faces.files]
     encoders = [FaceEncoder(prior, w) for w in weights]
     head("clip", *(Path(w).name for w in weights))
