@@ -75,12 +75,34 @@ def _identity_samples(model, count: int, rng: np.random.Generator):
     return model._get_phenotype_blendshape_coefficients(phenotypes, changes, actions)
 
 
-def _align(heads: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Translation and scale that put both eyeballs' centres where the head frame wants them (N x V x 3)."""
+def _align(heads: np.ndarray, left: np.ndarray, right: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """All heads in the head frame: eyeballs' centres where it wants them, faces turned alike (N x V x 3).
+
+    anny tilts the face with the person's shape (2.5 degrees of pitch, root mean square): left in, identity and pose would
+    say the same thing, and no picture could tell them apart.
+
+    Args:
+        weight: how much each vertex belongs to the face.
+    """
     a, b = heads[:, left].mean(1), heads[:, right].mean(1)
     scale = EYE_DISTANCE / np.linalg.norm(a - b, axis=-1)
-    centre = (a + b) / 2
-    return (heads - centre[:, None]) * scale[:, None, None] - HEAD_CENTRE
+    heads = (heads - ((a + b) / 2)[:, None]) * scale[:, None, None]
+    face = weight > 0
+    towards = heads.mean(0)[face]
+    for _ in range(3):  # generalised Procrustes (Gower 1975); the first mean says which way is ahead
+        turns = _turns(heads[:, face], towards, weight[face])
+        towards = np.einsum("nij,nvj->vi", turns, heads[:, face]) / len(heads)
+    return heads @ turns.transpose(0, 2, 1) - HEAD_CENTRE
+
+
+def _turns(points: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """N x 3 x 3 rotations that bring each of N x V x 3 nearest to V x 3, up to translations (Kabsch 1976)."""
+    centred = lambda x: x - np.average(x, 0, weight) if x.ndim == 2 else x - np.average(x, 1, weight)[:, None]
+    covariance = np.einsum("v,vi,nvj->nij", weight, centred(target), centred(points))
+    u, _, v = np.linalg.svd(covariance)
+    flip = np.ones((len(points), 3))
+    flip[:, 2] = np.linalg.det(u @ v)
+    return u @ (flip[..., None] * v)
 
 
 def bake_geometry(seed: int = 0) -> dict[str, np.ndarray]:
@@ -121,7 +143,9 @@ def bake_geometry(seed: int = 0) -> dict[str, np.ndarray]:
     heads = template + np.tensordot(coefficients, basis, 1)
     average = template + np.tensordot(coefficients.mean(0), basis, 1)
     average_scale = EYE_DISTANCE / np.linalg.norm(average[left].mean(0) - average[right].mean(0))
-    heads = _align(heads, left, right)
+    face_weight = np.zeros(len(used))
+    np.maximum.at(face_weight, quads.reshape(-1), _sample("face", quad_uvs.reshape(-1, 2)))
+    heads = _align(heads, left, right, np.where(vertex_part == 0, face_weight, 0))
     mean = heads.mean(0)
     flat = (heads - mean).reshape(len(heads), -1)
     _, singular, components = np.linalg.svd(flat, full_matrices=False)
@@ -152,9 +176,6 @@ def bake_geometry(seed: int = 0) -> dict[str, np.ndarray]:
     # eyeballs turn as rigid balls about their centres, by the code's gaze angles, not by blend shapes
     expression[:, left | right] = 0
 
-    corners = quad_uvs.reshape(-1, 2)
-    face_weight = np.zeros(len(used))
-    np.maximum.at(face_weight, quads.reshape(-1), _sample("face", corners))
     mirrored = mean * np.array([-1.0, 1, 1])
     mirror = cKDTree(mean).query(mirrored)[1]
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from models.prior.bake import PARTS, REGIONS
 
-VERSION = 5  # part of the cache's file name: raise it whenever the bake changes
+VERSION = 6  # part of the cache's file name: raise it whenever the bake changes
 EXPRESSIONS = (
     "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff",
     "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight",

@@ -26,11 +26,12 @@ from torch import Tensor
 
 from models.light.harmonics import spread_directions
 from models.prior.face import LEFT_EYE, RIGHT_EYE, AnnyPrior, OnDevice, cache_folder
+from models.prior.face import VERSION as PRIOR_VERSION
 from models.prior.skin import MELANIN, skin_colour
 from models.prior.synthetic import IRIS_RADIUS, brow_distance, vertex_normals
 from models.raster.cpu import rasterise
 
-VERSION = 1
+VERSION = 1  # part of the cache's file name, after the prior's own
 COMPONENTS = 32
 SAMPLES = 2000
 LEAST_OPEN = 0.12  # light that reaches even the inside of a mouth
@@ -279,7 +280,7 @@ def bake_reflectance(prior: AnnyPrior, seed: int = 0) -> dict[str, np.ndarray]:
 
 def load_reflectance(prior: AnnyPrior, path: Path | None = None) -> Reflectance:
     """The baked prior of reflectance; bakes it first where the cache has none (once)."""
-    path = path or cache_folder() / f"anny-reflectance-v{VERSION}.safetensors"
+    path = path or cache_folder() / f"anny-reflectance-v{PRIOR_VERSION}.{VERSION}.safetensors"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
