@@ -1,11 +1,8 @@
 """The flow: capture, track, encode, retarget, render, composite, deliver; live, batch and the page all call it."""
 
 import os
-import sys
 
 # Before numpy starts its threads: for our small matrices OpenBLAS' second thread only spins, on the core that the tracker
 # and the renderer need (measured: 21 against 37 frames a second for the whole loop on two cores).
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-if sys.argv[1:2] == ["evaluate-encoder"]:  # nothing but torch works: its threads wait a moment for each other before they sleep
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 
 from capture.face_finder import FaceBox
 from models.code import Camera, FaceCode, Person
+from models.encoder.compiled import CompiledEncoder
 from models.encoder.crop import Crop
 from models.encoder.network import SIZE, Codes, Encoder, folded
 from models.encoder.synthetic import ROOM, translation_of_place
 from models.encoder.weights import load_weights
 from models.light.harmonics import HarmonicLight
-from models.prior.face import AnnyPrior
+from models.prior.face import AnnyPrior, load_prior
 from pipeline.fitting import LandmarkModel
 from pipeline.refinement import SeenPoints
-from pipeline.shot import TYPICAL_FOCAL, frame_fitter
+from pipeline.shot import TYPICAL_FOCAL, Expected, frame_fitter
 
+SURE = 0.5  # confidence below which there is no face
+# The fit takes 478 landmarks to err one by one, but they err together: as evidence on who somebody is they are worth far fewer.
+# What they are weighed against is made so much surer instead (table `shape` of docs/figures.md).
+_SURER = 0.2
 _BOX = 0.984  # a detector's box over the landmarks' box, median over the media's clips and photos
 
 
@@ -89,28 +94,38 @@ class FaceEncoder:
         """
         self.prior, self.device = prior, device
         self._model = LandmarkModel.of(prior)
-        network = folded(encoder or load_weights(weights)[0]).to(device)
-        self._network = network
-        if device == "cpu":
-            with warnings.catch_warnings(), torch.inference_mode():
-                warnings.simplefilter("ignore")  # tracing is deprecated; nothing else saves a call's overhead without a compiler
-                example = torch.zeros(1, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last), torch.ones(1)
-                self._single = torch.jit.freeze(torch.jit.trace(network.eval(), example))
-        else:
-            self._single = network
+        origin: dict = {}
+        if encoder is None:
+            encoder, origin = load_weights(weights)
+        self.identity_spread = np.array(origin.get("identity_spread", np.ones(len(prior.identity))))
+        network = folded(encoder).to(device)
+        self._network = network if device != "cpu" else None
+        self._single = CompiledEncoder(network) if device == "cpu" else None
 
     def codes(self, crops: np.ndarray, focal: np.ndarray) -> Codes:
         """Of N x S x S x 3 uint8 sRGB crops with N focal lengths (crop widths); on the CPU, as tensors."""
+        if self._single is not None:  # one by one: a crop's codes don't depend on its neighbours
+            looks = [self._single(crop, float(length)) for crop, length in zip(crops, focal)]
+            return Codes(*map(torch.cat, zip(*looks)))
         with torch.inference_mode():
             pictures = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float().div_(255)
             pictures = pictures.contiguous(memory_format=torch.channels_last)
             lengths = torch.from_numpy(np.asarray(focal, np.float32)).to(self.device)
-            network = self._single if len(crops) == 1 else self._network
-            return Codes(*(part.cpu() for part in network(pictures, lengths)))
+            return Codes(*(part.cpu() for part in self._network(pictures, lengths)))
 
     def __call__(self, image: np.ndarray, crop: Crop) -> Encoded:
         """The face in one crop of an H x W x 3 uint8 sRGB picture."""
         return out_of_crop(self.codes(crop.take(image)[None], np.array([crop.focal])), 0, crop)
+
+    def identity(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray | None:
+        """80 coefficients of the one whose 478 x 2+ landmarks (pixels) are given; None where that does not look like a face."""
+        camera = typical_camera(image.shape[1], image.shape[0])
+        encoded = self(image, crop_of_landmarks(camera, landmarks))
+        return encoded.identity if encoded.code.confidence > SURE else None
+
+    def expected(self, identities: list[np.ndarray]) -> Expected | None:
+        """What several looks at one person let a fit expect; None without any."""
+        return Expected(np.mean(identities, 0), _SURER * self.identity_spread) if identities else None
 
     def settled(self, image: np.ndarray, crop: Crop, looks: int = 2) -> Encoded:
         """The same after looking again where the face turned out to be."""
@@ -127,3 +142,9 @@ class FaceEncoder:
     def landmarks(self, encoded: Encoded, camera: Camera) -> np.ndarray:
         """478 x 2 landmarks of a code, pixels of the camera's picture."""
         return frame_fitter(self._model, encoded.person(camera)).landmarks(encoded.code)
+
+
+@lru_cache(1)
+def shipped_encoder() -> FaceEncoder:
+    """The encoder that ships with the project, on the CPU, once in a process."""
+    return FaceEncoder(load_prior())

@@ -21,9 +21,13 @@ from capture.media import open_media
 from capture.photo import write_photo
 from models.encoder.crop import Crop
 from models.encoder.decoder import Decoder
+from models.encoder.draw import draw_heads
 from models.encoder.losses import PhotometricLoss
-from models.encoder.network import SIZE
+from models.encoder.network import SIZE, Encoder, folded
 from models.encoder.render import rendered
+from models.encoder.synthetic import SyntheticFaces, translation_of_place
+from models.encoder.weights import load_weights
+from models.head import shapes
 from models.prior.face import load_prior
 from models.prior.reflectance import load_reflectance
 from models.prior.synthetic import encode_srgb, vertex_normals
@@ -31,9 +35,10 @@ from models.raster import oracle
 from models.raster.cpu import interpolate, rasterise
 from pipeline.encoder_evaluation import angle
 from pipeline.encoding import FaceEncoder, crop_of_box, crop_of_landmarks, typical_camera
+from pipeline.fitting import LandmarkModel
 from pipeline.real_faces import read_real_faces
 from pipeline.refinement import Refiner, Seen
-from pipeline.shot import frame_fitter
+from pipeline.shot import fit_person, frame_fitter
 
 _ROOT = Path(__file__).parents[1]
 # WFLW's 98 points as the 68 of iBUG's order (Wu et al. 2018, figure 4)
@@ -216,35 +221,49 @@ def rasteriser_speed(row, head) -> None:
 
             row(f"CUDA, {torch.cuda.get_device_name()}, {count} at once", count * frames(on_gpu, 100))
         for count in (64, 1024, 8192):
-            row(f"encoder on CUDA, images a second in batches of {count}", _encoder_rate(count))
+            row(f"encoder on CUDA, images a second in batches of {count}", look_rate(count, "cuda"))
     looks(row, head)
 
 
-_WAITS = {
-    "as in the live loop: threads sleep between steps (`OMP_WAIT_POLICY=PASSIVE`)": {},
-    "as in `evaluate-encoder`: threads wait a moment before they sleep (`GOMP_SPINCOUNT=20000`)": {"GOMP_SPINCOUNT": "20000"},
-    "threads never sleep (`OMP_WAIT_POLICY=ACTIVE`)": {"OMP_WAIT_POLICY": "ACTIVE"},
-    "one thread (`OMP_NUM_THREADS=1`)": {"OMP_NUM_THREADS": "1"},
+_LOOKS = {  # each in a process of its own: what to run, environment
+    "as the project looks (OpenVINO, then one step of the correction)": ("look_rate()", {}),
+    "the same network by torch, its threads sleep between layers (as in the live loop)": ("torch_rate()", {}),
+    "the same network by torch, its threads never sleep": ("torch_rate()", {"OMP_WAIT_POLICY": "ACTIVE"}),
+    "the same network by torch, one thread": ("torch_rate()", {"OMP_NUM_THREADS": "1"}),
 }
 
 
 def looks(row, head) -> None:
-    """One look of the encoder, batch of one, by how its threads wait for each other; each in a process of its own."""
+    """One look of the encoder, batch of one, beside the same by torch alone."""
     head("one look of the encoder, two cores", "ms")
-    for name, setting in _WAITS.items():
-        script = "import pipeline; from tests.encoder_figures import _encoder_rate as rate; print(rate(1, 'cpu'))"
+    for name, (what, setting) in _LOOKS.items():
+        script = f"import pipeline; from tests.encoder_figures import look_rate, torch_rate; print({what})"
         work = [sys.executable, "-c", script]
         told = subprocess.run(work, env=os.environ | setting, capture_output=True, text=True, check=True, cwd=_ROOT)
         row(name, 1e3 / float(told.stdout.split()[-1]))
 
 
-def _encoder_rate(count: int, device: str = "cuda") -> float:
+def look_rate(count: int = 1, device: str = "cpu") -> float:
+    """Images a second."""
     encoder = FaceEncoder(load_prior(), device=device)
     crops, focal = np.zeros((count, SIZE, SIZE, 3), np.uint8), np.full(count, 4.0)
+    return _rate(lambda: encoder.codes(crops, focal), count)
+
+
+def torch_rate() -> float:
+    """Images a second of the folded network, batch of one."""
+    network: Encoder = folded(load_weights()[0])
+    crop = torch.zeros(1, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
+    focal = torch.tensor([4.0])
+    with torch.inference_mode():
+        return _rate(lambda: network(crop, focal), 1)
+
+
+def _rate(work, count: int) -> float:
     times = []
     for _ in range(30 if count > 1 else 200):
         start = perf_counter()
-        encoder.codes(crops, focal)
+        work()
         times.append(perf_counter() - start)
     return count / float(np.median(times[5:]))
 
@@ -268,3 +287,43 @@ def photometric(media: Path, row, head, weights: list[str]) -> None:
         table.append(found)
         row(f"`{name}`", *(f"{v:.4f}" for v in found))
     row("mean", *(f"{v:.4f}" for v in np.mean(table, 0)))
+
+
+_DRAWN = 384  # pixels of the heads that `person_shapes` draws
+
+
+def person_shapes(row, head, count: int = 64) -> None:
+    """Shape of the face from one picture of a rendered head (seed 5, known shape), by what the fit expects of it.
+
+    Mean distance of the face's vertices from the truth in the head frame, both at rest.
+    """
+    prior = load_prior()
+    reflectance = load_reflectance(prior)
+    faces = SyntheticFaces(prior, reflectance, 5)
+    truth = faces.codes(count)
+    shape = shapes(prior, truth.identity, truth.expression, truth.gaze)
+    posed = shape @ truth.rotation.transpose(0, 2, 1) + translation_of_place(truth.place, truth.focal)[:, None]
+    drawn = draw_heads(
+        posed, prior.triangles, reflectance.albedo_of(truth.albedo), truth.light, np.tile([0.05, 30.0], (count, 1)),
+        np.tile([0.0, -0.5, -0.87], (count, 1)), truth.focal * _DRAWN, np.tile(reflectance.reached, (count, 1)), _DRAWN,
+    )  # fmt: skip
+    encoder, model, mesh = FaceEncoder(prior), LandmarkModel.of(prior), FaceMesh(still=True)
+    chosen = np.flatnonzero((prior.face_weight > 0.5) & (prior.part == 0))
+    apart = lambda made, true: 1e3 * np.linalg.norm(np.tensordot(made - true, prior.identity[:, chosen], 1), axis=1).mean()
+    found: list[list[float]] = []
+    for n in range(count):
+        bright = np.percentile(drawn[n][drawn[n, ..., 3] > 0.5][:, 1], 90)
+        linear = drawn[n, ..., :3] * 0.6 / max(bright, 1e-3) + 0.3 * (1 - drawn[n, ..., 3:])
+        picture = encode_srgb(np.clip(linear, 0, 1))
+        seen = next(iter(mesh(picture)), None)
+        if seen is None:
+            continue
+        camera = typical_camera(_DRAWN, _DRAWN)
+        look = encoder(picture, crop_of_landmarks(camera, seen)).identity
+        made = [fit_person(model, seen[None], _DRAWN, _DRAWN, e).identity for e in (None, encoder.expected([look]))]
+        true = truth.identity[n]
+        found.append([apart(np.zeros(80), true), *(apart(m, true) for m in made), apart(look, true)])
+    head("from one picture", f"shape of the face, mm ({len(found)} rendered heads)")
+    names = "mean head", "landmarks alone", "landmarks, expecting who the encoder sees (`track`, live)", "encoder alone"
+    for name, value in zip(names, np.mean(found, 0)):
+        row(name, value)

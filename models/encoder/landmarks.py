@@ -70,7 +70,8 @@ def rotation_of_vector(vector: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
     nought = torch.zeros_like(x)
     across = torch.stack([nought, -z, y, z, nought, -x, -y, x, nought], -1).unflatten(-1, (3, 3))
     flat = torch.eye(3, dtype=vector.dtype, device=vector.device)
-    return flat + (angle.sin() / angle) * across + (0.5 * torch.sinc(angle / (2 * torch.pi)).square()) * (across @ across)
+    half = angle / 2
+    return flat + (angle.sin() / angle) * across + 0.5 * (half.sin() / half).square() * (across @ across)
 
 
 class Correction(nn.Module):
@@ -85,19 +86,30 @@ class Correction(nn.Module):
         typical = [0.08] * 3 + [0.02, 0.02, 0.05] + [0.7] * len(landmarks.identity) + [0.12] * len(landmarks.expression)
         self.spread = nn.Parameter(torch.tensor(typical).log())
 
-    def forward(
+    def system(
         self, identity: Tensor, expression: Tensor, rotation: Tensor, place: Tensor, focal: Tensor,
         seen: Float[Tensor, "n m 2"], doubt: Float[Tensor, "n m"],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-        """(identity, expression, rotation, place) after the step.
+    ) -> tuple[Float[Tensor, "n 2m 2m"], Float[Tensor, "n 2m 1"], Float[Tensor, "n 2m 138"]]:  # fmt: skip
+        """(covariance of how far off points are, how far off they are, its covariance with the codes).
 
         Args:
             doubt: standard deviation of each point, crop widths.
         """
         points, slope = self.landmarks.linearised(identity, expression, rotation, place, focal)
         carried = slope * (2 * self.spread).exp()
-        square = carried @ slope.transpose(1, 2) + torch.diag_embed(doubt.square().repeat_interleave(2, 1))
-        off = (seen - points).flatten(1)[..., None]
-        step = (carried.transpose(1, 2) @ torch.cholesky_solve(off, torch.linalg.cholesky(square)))[..., 0]
+        own = torch.eye(slope.shape[1], dtype=slope.dtype, device=slope.device)
+        square = carried @ slope.transpose(1, 2) + own * doubt.square().repeat_interleave(2, 1)[:, None]
+        return square, (seen - points).flatten(1)[..., None], carried
+
+    @staticmethod
+    def solved(square: Tensor, off: Tensor, carried: Tensor) -> Float[Tensor, "n 138"]:
+        """The step that a system asks for."""
+        return (carried.transpose(1, 2) @ torch.cholesky_solve(off, torch.linalg.cholesky(square)))[..., 0]
+
+    @staticmethod
+    def moved(
+        identity: Tensor, expression: Tensor, rotation: Tensor, place: Tensor, step: Float[Tensor, "n 138"]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(identity, expression, rotation, place) after the step."""
         turn, move, person, face = step.split((3, 3, identity.shape[1], expression.shape[1]), 1)
         return identity + person, (expression + face).clamp(0, 1), rotation_of_vector(turn) @ rotation, place + move

@@ -137,6 +137,7 @@ class Encoder(nn.Module):
         self.trunk = nn.Sequential(*layers)
         self._early, self._middle = 2, 5  # layers up to a quarter and an eighth of the crop's size
         self.up = nn.Conv2d(widths[-1], widths[1], 1)
+        self.blend = _Block(widths[1])
         self.maps = nn.Conv2d(widths[1], MAPS * 4, 1)
         self.heat = nn.Conv2d(widths[1], POINTS * 4, 1)
         self.local = nn.Conv2d(widths[0], widths[0], 1)
@@ -152,6 +153,7 @@ class Encoder(nn.Module):
         # fine features place the points, knowing what the coarse ones make of the whole
         self.coarse = nn.Conv2d(widths[1], 4 * _COARSE, 1)
         self.fine = nn.Conv2d(widths[0] + _COARSE, widths[0], 3, padding=1)
+        self.finer = _Block(widths[0])
         self.fine_heat = nn.Conv2d(widths[0], POINTS, 1)
         sites = POINTS + _SITES
         self.lit = nn.Sequential(nn.Linear(3 * sites + 1 + 9, 160), nn.ReLU(), nn.Linear(160, _ALBEDO + 3 * COUNT + 1))
@@ -168,25 +170,46 @@ class Encoder(nn.Module):
             for late in (self.up, self.mix_read, self.out_points, self.doubt, self.lit[-1], self.fine_heat):
                 for parameter in late.parameters():
                     parameter.zero_()
+            for late in (self.blend, self.finer):
+                late.second_norm.weight.zero_()
 
     def forward(self, crops: Float[Tensor, "n 3 s s"], focal: Float[Tensor, " n"]) -> Codes:
         """Args:
         crops: sRGB in [0, 1].
         focal: of the crop's camera, crop widths.
         """
-        return self._look(crops, focal)[0]
+        codes, system = self.expected(crops, focal)
+        return self.corrected(codes, self.correction.solved(*system))
 
     def with_inner(self, crops: Float[Tensor, "n 3 s s"], focal: Float[Tensor, " n"]) -> tuple[Codes, Inner]:
-        codes, fused, rotation, place = self._look(crops, focal)
-        return codes, Inner(F.pixel_shuffle(self.maps(fused), 2), rotation, place)
+        codes, fused = self._look(crops, focal)
+        corrected = self.corrected(codes, self.correction.solved(*self._system(codes, focal)))
+        return corrected, Inner(F.pixel_shuffle(self.maps(fused), 2), codes.rotation, codes.place)
 
-    def _look(self, crops: Tensor, focal: Tensor) -> tuple[Codes, Tensor, Tensor, Tensor]:
-        """(codes, coarse features of the whole, rotation and place as expected before the points were taken into account)."""
+    def expected(self, crops: Tensor, focal: Tensor) -> tuple[Codes, tuple[Tensor, Tensor, Tensor]]:
+        """(the first guess, the system whose step brings it to the points seen)."""
+        codes, _ = self._look(crops, focal)
+        return codes, self._system(codes, focal)
+
+    def corrected(self, codes: Codes, step: Float[Tensor, "n 138"]) -> Codes:
+        """A first guess brought to the points seen."""
+        identity, expression, rotation, place = self.correction.moved(
+            codes.identity, codes.expression, codes.rotation, codes.place, step
+        )
+        return codes._replace(identity=identity, expression=expression, rotation=rotation, place=place)
+
+    def _system(self, codes: Codes, focal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.correction.system(
+            codes.identity, codes.expression, codes.rotation, codes.place, focal, codes.points, codes.doubt
+        )
+
+    def _look(self, crops: Tensor, focal: Tensor) -> tuple[Codes, Tensor]:
+        """(the codes expected, coarse features of the whole)."""
         centred = (crops - 0.45) * 4
         early = self.trunk[: self._early](centred)
         middle = self.trunk[self._early : self._middle](early)
         late = self.trunk[self._middle :](middle)
-        fused = F.relu(middle + F.interpolate(self.up(late), scale_factor=2.0))
+        fused = self.blend(F.relu(middle + F.interpolate(self.up(late), scale_factor=2.0)))
         points = self._find(early, fused)
         flat = 4 * points.flatten(1)
         around = torch.cat([self.local(early), F.avg_pool2d(centred, SIZE // MAP_SIZE)], 1)
@@ -205,13 +228,11 @@ class Encoder(nn.Module):
         ambient = light.new_tensor([AMBIENT] + [0.0] * 8)[:, None]
         # how bright spans decades (dark skin, well exposed), what from where does not
         light = gain.clamp(-4, 4).exp()[:, None] * (0.5 * ambient + light.unflatten(1, (COUNT, 3)))
-        seen = self.correction(identity, expression, rotation, place, focal, points, doubt)
         gaze = 0.5 * gaze.unflatten(1, (2, 2))
-        codes = Codes(seen[0], seen[1], gaze, seen[2], seen[3], albedo, light, confidence[:, 0], points, doubt)
-        return codes, fused, rotation, place
+        return Codes(identity, expression, gaze, rotation, place, albedo, light, confidence[:, 0], points, doubt), fused
 
     def _find(self, early: Tensor, fused: Tensor) -> Float[Tensor, "n 68 2"]:
-        fine = F.relu(self.fine(torch.cat([early, F.pixel_shuffle(self.coarse(fused), 2)], 1)))
+        fine = self.finer(F.relu(self.fine(torch.cat([early, F.pixel_shuffle(self.coarse(fused), 2)], 1))))
         heat = F.pixel_shuffle(self.heat(fused), 2) + self.fine_heat(fine)
         return heat.flatten(2).softmax(2) @ self.grid
 

@@ -15,7 +15,7 @@ from models.encoder.network import Encoder
 from models.errors import ModelError
 from models.prior.face import load_prior
 
-VERSION = "2"
+VERSION = "3"
 SHIPPED = Path(__file__).with_name("encoder.safetensors")
 
 

@@ -1,11 +1,17 @@
 """The encoder's parts: synthetic faces and their truth, the decoder, crops as cameras, the network, its weights on disk."""
 
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 
 from models.code import Camera
 from models.encoder import weights as weights_module
+from models.encoder.compiled import CompiledEncoder
 from models.encoder.crop import Crop
 from models.encoder.decoder import Decoder
 from models.encoder.landmarks import Correction, Landmarks, rotation_of_vector
@@ -192,23 +198,25 @@ def test_a_correction_goes_as_far_as_points_are_trusted(prior, points):
     how_far = lambda codes: (points.shown(points.shape(codes[0], codes[1]), *codes[2:], focal) - seen).norm(dim=2).mean()
     sharp, blind = (torch.full(seen.shape[:2], d, dtype=torch.float64) for d in (1e-3, 1e3))
     before = how_far((identity, expression, off, moved))
-    after = correction(identity, expression, off, moved, focal, seen, sharp)
+    codes = identity, expression, off, moved
+    correct = lambda doubt: correction.moved(*codes, correction.solved(*correction.system(*codes, focal, seen, doubt)))
+    after = correct(sharp)
     assert how_far(after) < 0.1 * before
     assert (after[2] - rotation).flatten(1).norm(dim=1).mean() < 0.5 * (off - rotation).flatten(1).norm(dim=1).mean()
     assert torch.allclose(after[2] @ after[2].transpose(1, 2), torch.eye(3, dtype=torch.float64), atol=1e-9)
     assert 0 <= after[1].min() and after[1].max() <= 1
-    kept = correction(identity, expression, off, moved, focal, seen, blind)
+    kept = correct(blind)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(kept, (identity, expression, off, moved)))
 
 
 def test_an_encoders_parts_all_learn(prior, reflectance):
-    """No part of the network is cut off from what it is told (those that start at nothing learn from the second step on)."""
+    """No part of the network is cut off from what it is told (some start at nothing and learn from the third step on)."""
     pictures, truth = SyntheticFaces(prior, reflectance, 3).batch(4, maps=True)
     torch.manual_seed(0)
     encoder, loss, tensors = Encoder(prior), SyntheticLoss(prior, reflectance), as_tensors(truth)
     crops = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
     optimiser = torch.optim.SGD(encoder.parameters(), lr=1e-4)
-    for _ in range(2):
+    for _ in range(3):
         codes, inner = encoder.with_inner(crops, tensors["focal"])
         total = loss(codes, tensors)[0] + loss.on_the_way(codes, inner, tensors)[0]
         optimiser.zero_grad()
@@ -226,6 +234,37 @@ def test_folding_changes_no_answer(drawn):
     with torch.inference_mode():
         for whole, melted in zip(encoder(crops, focal), folded(encoder)(crops, focal)):
             assert (whole - melted).abs().max() < 2e-3
+
+
+def test_openvino_gives_torchs_answers(drawn):
+    encoder = folded(load_weights()[0])
+    compiled = CompiledEncoder(encoder)
+    for picture, focal in zip(drawn[0][:4], (2.0, 3.0, 4.0, 6.0)):
+        crop = torch.from_numpy(picture)[None].permute(0, 3, 1, 2).float() / 255
+        with torch.inference_mode():
+            plain = encoder(crop, torch.tensor([focal]))
+        for name, a, b in zip(Codes._fields, compiled(picture, focal), plain):
+            assert a.shape == b.shape and (a - b).abs().max() < 1e-4 * max(1.0, float(b.abs().max())), name
+
+
+def test_a_compiled_encoder_may_be_asked_from_many_threads(drawn):
+    compiled = CompiledEncoder(folded(load_weights()[0]))
+    alone = [compiled(picture, 4.0) for picture in drawn[0][:8]]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda picture: compiled(picture, 4.0), drawn[0][:8]))
+    assert all(torch.equal(a, b) for one, other in zip(alone, together) for a, b in zip(one, other))
+
+
+def test_openvino_reports_to_nobody(tmp_path):
+    """It would tell its makers of every import, and keep a number for this user in their home folder."""
+    work = (
+        "from models.encoder.compiled import _openvino; _openvino(); import sys, openvino.tools.ovc; "
+        "assert not [m for m in sys.modules if m.startswith('openvino_telemetry.')]; print(openvino.tools.ovc.telemetry)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", work], env=os.environ | {"HOME": str(tmp_path)}, capture_output=True, text=True, check=True
+    )
+    assert "telemetry_stub" in told.stdout and not list(tmp_path.iterdir())
 
 
 def test_a_crops_camera_sees_what_the_camera_sees():
@@ -287,7 +326,7 @@ def test_weights_of_another_version_or_kind_are_refused(prior, tmp_path, monkeyp
     monkeypatch.setattr(weights_module, "VERSION", "0")
     save_weights(tmp_path / "old.safetensors", Encoder(prior), {})
     monkeypatch.undo()
-    with pytest.raises(ModelError, match="version 0, expected 2"):
+    with pytest.raises(ModelError, match="version 0, expected 3"):
         load_weights(tmp_path / "old.safetensors")
     weights_module.save_aside(tmp_path / "other.safetensors", {"a": torch.zeros(1)}, {"format": "something"})
     with pytest.raises(ModelError, match="not an encoder's weights"):
