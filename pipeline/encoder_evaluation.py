@@ -88,6 +88,12 @@ def code_errors(codes: Codes, truth: Truth, prior: AnnyPrior, reflectance: Refle
     }
 
 
+def identity_spread(codes: Codes, truth: Truth) -> np.ndarray:
+    """80 standard deviations of how far identities are off."""
+    seen = truth.face > 0.5
+    return (codes.identity.numpy()[seen] - truth.identity[seen]).std(0)
+
+
 NAMES = {
     "landmarks": "68 landmarks, % of outer eye distance", "expression": "expression, mean of 52",
     "pose": "head pose, angle, degrees", "axes": "head pose, mean of its 3 axes, degrees",

@@ -17,13 +17,12 @@ from models.code import Person
 from models.encoder.crop import Crop
 from models.head import with_look
 from models.prior.face import AnnyPrior
-from pipeline.encoding import Encoded, FaceEncoder, crop_of_box, crop_of_landmarks, out_of_crop, typical_camera
+from pipeline.encoding import SURE, Encoded, FaceEncoder, crop_of_box, crop_of_landmarks, out_of_crop, typical_camera
 from pipeline.performance import Performance
 from pipeline.progress import Listener, counted, silent
 from pipeline.tracking import MOST_PEOPLE, Tracked, finished, nobody
 
 CHUNK = 16
-SURE = 0.5  # confidence below which there is no face
 _NEAR = 0.5  # of a crop's side: a box nearer to a person than this is theirs
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from capture.frame import FaceObservation, Frame
 from models.code import FaceCode, Person
 from models.head import look_in_camera
 from models.prior.face import AnnyPrior
+from pipeline.encoding import shipped_encoder
 from pipeline.fitting import FrameFitter, LandmarkModel, inter_ocular
 from pipeline.flow import Reenactment, Settings
 from pipeline.shot import fit_person, frame_fitter
@@ -36,6 +38,7 @@ class LiveDriver:
         self._model = LandmarkModel.of(prior)
         self._strength = smoothing
         self._pool = ThreadPoolExecutor(1) if background else None
+        self._encoder = shipped_encoder()
         self.calibrate()
 
     def calibrate(self) -> None:
@@ -67,7 +70,7 @@ class LiveDriver:
 
     def _learn(self, landmarks: np.ndarray, frame: Frame) -> None:
         self._seen += 1
-        self._keyframes.offer(landmarks)
+        self._keyframes.offer(landmarks, partial(self._encoder.identity, frame.image, landmarks))
         if self._reference_landmarks is None:
             self._reference_landmarks = landmarks
         if self._pending is not None and self._pending.done():
@@ -75,7 +78,8 @@ class LiveDriver:
             self._pending = None
         if self._seen not in _LEARN_AT:
             return
-        work = (self._model, self._keyframes.landmarks, frame.width, frame.height)
+        expected = self._encoder.expected(self._keyframes.identities)
+        work = (self._model, self._keyframes.landmarks, frame.width, frame.height, expected)
         if self._pool is None or self.person is None:
             self._adopt(fit_person(*work))
         elif self._pending is None:

@@ -6,7 +6,7 @@ Triggs et al. 2000, section 6).
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,20 +39,33 @@ def shape_signature(landmarks: np.ndarray) -> np.ndarray:
     return (shape / max(float(inter_ocular(landmarks)), 1.0)).ravel()
 
 
-def fit_person(model: LandmarkModel, landmarks: np.ndarray, width: int, height: int, steps: int = 14) -> Person:
+@dataclass(frozen=True)
+class Expected:
+    """What is expected of a person's identity before any landmark is seen: 80 means and standard deviations."""
+
+    identity: np.ndarray
+    spread: np.ndarray
+
+
+def fit_person(
+    model: LandmarkModel, landmarks: np.ndarray, width: int, height: int, expected: Expected | None = None, steps: int = 14
+) -> Person:
     """The person of a shot from its keyframes' landmarks.
 
     Args:
         landmarks: N x 478 x 3 pixels with MediaPipe's depths, N >= 1.
         width, height: of the picture, pixels.
+        expected: of their identity; None expects no more than the prior.
     """
     landmarks = landmarks.astype(np.float64)
     frames, points = landmarks.shape[:2]
     typical = TYPICAL_FOCAL * max(width, height)
     camera = Camera(typical, width, height)
-    identity, detail = np.zeros(len(model.identity)), np.zeros((points, 3))
+    kinds = len(model.identity)
+    expected = expected or Expected(np.zeros(kinds), np.ones(kinds))
+    identity, detail = expected.identity.copy(), np.zeros((points, 3))
     sigma = SIGMA * np.maximum(inter_ocular(landmarks), 1.0)
-    poses = [initial_pose(model.mean, frame, camera) for frame in landmarks]
+    poses = [initial_pose(model.mean + np.tensordot(identity, model.identity, 1), frame, camera) for frame in landmarks]
     rotations, translations = [p[0] for p in poses], [p[1] for p in poses]
     expressions = np.zeros((frames, 52))
     rest = np.zeros(52)
@@ -61,13 +74,13 @@ def fit_person(model: LandmarkModel, landmarks: np.ndarray, width: int, height: 
     for step in range(steps):
         neutral = model.mean + (identity @ basis_i).reshape(points, 3)
         eyes = model.eye_centre + np.tensordot(identity, model.eye_centre_identity, 1)
-        prior_i = np.concatenate([np.ones(len(identity)), [1 / FOCAL_SPREAD**2]])
+        prior_i = np.concatenate([1 / expected.spread**2, [1 / FOCAL_SPREAD**2]])
         hessian = np.diag(prior_i)
-        gradient = prior_i * np.concatenate([identity, [np.log(camera.focal / typical)]])
+        gradient = prior_i * np.concatenate([identity - expected.identity, [np.log(camera.focal / typical)]])
         eliminated = []
         for f in range(frames):
             gaze = look_direction(landmarks[f], eyes, rotations[f], translations[f], camera, iris)
-            expected = with_look(rest, gaze)
+            calm = with_look(rest, gaze)
             precision = np.where(LOOK, 1e4, 1 / EXPRESSION_SIGMA**2)
             here = neutral + (expressions[f] @ model.flat_expression).reshape(points, 3)
             both = np.concatenate([model.flat_expression, basis_i])
@@ -80,7 +93,7 @@ def fit_person(model: LandmarkModel, landmarks: np.ndarray, width: int, height: 
             h_oo = own.T @ own
             h_oo[np.arange(6, 58), np.arange(6, 58)] += precision
             g_o = own.T @ residual
-            g_o[6:] += precision * (expressions[f] - expected)
+            g_o[6:] += precision * (expressions[f] - calm)
             # expressions held at a bound do not move, so they take no part in the elimination
             held = np.concatenate(
                 [np.zeros(6, bool), ((expressions[f] <= 0) & (g_o[6:] > 0)) | ((expressions[f] >= 1) & (g_o[6:] < 0))]

@@ -6,7 +6,9 @@ Memory stays constant: landmarks are spooled to a temporary file, and keyframes 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from models.head import look_in_camera
 from models.prior.face import AnnyPrior
 from models.prior.reflectance import load_reflectance
 from pipeline.dense import explained, frames_to_explain
-from pipeline.encoding import FaceEncoder
+from pipeline.encoding import FaceEncoder, shipped_encoder
 from pipeline.errors import Refusal
 from pipeline.fitting import LandmarkModel, inter_ocular
 from pipeline.performance import Performance
@@ -51,15 +53,19 @@ def people_at_start(media: Media, most: int = MOST_PEOPLE) -> tuple[int, int]:
 
 
 class Keyframes:
-    """Keeps the landmarks that differ most from each other, as they come."""
+    """Keeps the landmarks that differ most from each other, as they come, and who their face looked like."""
 
     def __init__(self, count: int = KEYFRAMES):
         self._count = count
         self._landmarks: list[np.ndarray] = []
+        self._identities: list[np.ndarray | None] = []
         self._shapes: list[np.ndarray] = []
         self._gaps = np.zeros((0, 0))
 
-    def offer(self, landmarks: np.ndarray) -> None:
+    def offer(self, landmarks: np.ndarray, identity: Callable[[], np.ndarray | None] = lambda: None) -> None:
+        """Args:
+        identity: looks at the face; asked only where the landmarks are kept.
+        """
         shape = shape_signature(landmarks)
         distance = np.array([np.abs(shape - other).mean() for other in self._shapes])
         if len(self._shapes) < self._count:
@@ -70,18 +76,25 @@ class Keyframes:
             self._gaps = gaps
             self._shapes.append(shape)
             self._landmarks.append(landmarks)
+            self._identities.append(identity())
             return
         nearest = self._gaps.min(1)
         crowded = int(np.argmin(nearest))
         others = np.delete(distance, crowded)
         if others.min() > nearest[crowded]:  # the new one is farther from the rest than the most crowded one is
             self._shapes[crowded], self._landmarks[crowded] = shape, landmarks
+            self._identities[crowded] = identity()
             distance[crowded] = np.inf
             self._gaps[crowded] = self._gaps[:, crowded] = distance
 
     @property
     def landmarks(self) -> np.ndarray:
         return np.stack(self._landmarks)
+
+    @property
+    def identities(self) -> list[np.ndarray]:
+        """80 coefficients each, of the looks that were sure."""
+        return [one for one in self._identities if one is not None]
 
 
 @dataclass
@@ -94,11 +107,11 @@ class _Track:
     found: list[bool] = field(default_factory=list)
     size: float = 0.0
 
-    def add(self, landmarks: np.ndarray, found: bool) -> None:
+    def add(self, landmarks: np.ndarray, found: bool, identity: Callable[[], np.ndarray | None]) -> None:
         self.found.append(found)
         if found:
             self.spool.write(landmarks.astype(np.float32).tobytes())
-            self.keyframes.offer(landmarks)
+            self.keyframes.offer(landmarks, identity)
             self.size = max(self.size, float(inter_ocular(landmarks)))
 
     def at(self, frame: int) -> np.ndarray:
@@ -158,6 +171,7 @@ def track(
         Refusal: where no frame shows a face, or every face is too small.
     """
     tracks: dict[int, _Track] = {}
+    eyes = encoder or shipped_encoder()
     times, durations = [], []
     there, turns = people_at_start(media)
     with FaceTracker(max(there, people), media.is_photo, turns) as tracker:
@@ -167,7 +181,7 @@ def track(
                     tracks[seen.id] = _Track(len(times))
                 usable = seen.found and float(inter_ocular(seen.landmarks)) >= SMALLEST_FACE
                 tracks[seen.id].size = max(tracks[seen.id].size, float(inter_ocular(seen.landmarks)) if seen.found else 0)
-                tracks[seen.id].add(seen.landmarks, usable)
+                tracks[seen.id].add(seen.landmarks, usable, partial(eyes.identity, frame.image, seen.landmarks))
             times.append(frame.time)
             durations.append(frame.duration)
     name = f"{media.path} ({media.width}x{media.height})"
@@ -185,7 +199,8 @@ def track(
     performances, keyframes = {}, {}
     for number, (k, one) in enumerate(usable.items(), 1):
         keyframes[k] = one.keyframes.landmarks
-        who = person or fit_person(model, keyframes[k], media.width, media.height)
+        expected = eyes.expected(one.keyframes.identities)
+        who = person or fit_person(model, keyframes[k], media.width, media.height, expected)
         performances[k] = _perform(model, who, one, times_, durations_, smoothing)
         if encoder is not None:
             performances[k] = _densely(media, performances[k], one, prior, encoder, smoothing)

@@ -25,7 +25,7 @@ from models.encoder.weights import load_weights, save_aside, save_weights
 from models.errors import ModelError
 from models.prior.face import AnnyPrior, load_prior
 from models.prior.reflectance import Reflectance, load_reflectance
-from pipeline.encoder_evaluation import HELD_OUT, as_input, code_errors, encode
+from pipeline.encoder_evaluation import HELD_OUT, as_input, code_errors, encode, identity_spread
 from pipeline.progress import Listener, silent
 
 _BATCH = 64
@@ -319,10 +319,12 @@ class Trainer:
     def _keep(self) -> dict:
         encoder = self.averaged()
         pictures, truth = self._held_out
-        errors = code_errors(encode(encoder, pictures, truth.focal), truth, self.prior, self.reflectance)
+        codes = encode(encoder, pictures, truth.focal)
+        errors = code_errors(codes, truth, self.prior, self.reflectance)
         told = {k: float(v.mean()) for k, v in errors.items()}
         data = list(self.settings.data) if self.real is None else [SYNTHETIC, *(Path(f).name for f in self.real.files)]
         origin = {"data": data, "seed": self.settings.seed, "training": vars(self.training), "held_out": told}
+        origin["identity_spread"] = identity_spread(codes, truth).round(3).tolist()
         save_weights(self.output, encoder, origin)
         moments = {f"weights.{k}": v.cpu() for k, v in self.encoder.state_dict().items()}
         for number, value in self._optimiser.state_dict()["state"].items():

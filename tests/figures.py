@@ -314,6 +314,13 @@ def dense(media: Path) -> None:
         )  # fmt: skip
 
 
+def shape(media: Path) -> None:
+    """Shape of a face from one picture, with and without what the encoder lets the fit expect."""
+    from tests.encoder_figures import person_shapes
+
+    person_shapes(row, head)
+
+
 def raster(media: Path) -> None:
     """The rasteriser's speed beside the torch oracle's."""
     from tests.encoder_figures import rasteriser_speed
@@ -324,7 +331,7 @@ def raster(media: Path) -> None:
 NAMES = {
     "landmarks": landmarks, "self": self_, "jitter": jitter, "lengths": lengths, "odd": odd, "memory": memory, "prior": prior,
     "speed": speed, "cross": cross, "encoder": encoder, "raster": raster,
-    "photometric": photometric, "dense": dense,
+    "photometric": photometric, "dense": dense, "shape": shape,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from models.prior.reflectance import Reflectance
 _BLINK = [EXPRESSIONS.index(n) for n in ("eyeBlinkLeft", "eyeBlinkRight")]
 _OUTLIER = 0.25  # of an sRGB code from 0 to 1: a residual of this size pulls most
 WEIGHTS = {
-    "marks": 45.0, "shape": 200.0, "rotation": 4.0, "scale": 1.0, "expression": 6.0, "gaze": 5.0, "identity": 0.02,
-    "albedo": 1.0, "skin": 1.0, "light": 0.7, "direction": 3.0, "radiance": 8.0, "face": 0.3,
+    "marks": 45.0, "shape": 200.0, "rotation": 6.0, "scale": 1.0, "expression": 6.0, "gaze": 5.0, "identity": 0.02,
+    "albedo": 1.0, "skin": 1.0, "light": 0.7, "direction": 4.0, "radiance": 8.0, "face": 0.3,
 }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from models.encoder.synthetic import SyntheticFaces
 from models.head import rotation_of_angles
 from models.light.harmonics import HarmonicLight
 from models.prior.reflectance import load_reflectance
+from pipeline import tracking
 from pipeline.encoder_evaluation import HELD_OUT, angle, code_errors, evaluate_encoder, refined_codes, table, turn, turn_by_axis
 from pipeline.encoder_tracking import track_by_encoder
 from pipeline.encoding import FaceEncoder, crop_of_box, out_of_crop, typical_camera
@@ -266,3 +267,26 @@ def test_bad_commands_say_one_line(tmp_path):
 def test_a_picture_without_a_face_is_refused(prior, encoder):
     with pytest.raises(ValueError, match="no face found"):
         track_by_encoder(StillPicture(np.full((120, 160, 3), 80, np.uint8), "wall.png"), prior, encoder)
+
+
+def test_looks_let_a_fit_expect_somebody(held_out, encoder):
+    """Several looks make one expectation; what is no face makes none."""
+    pictures, truth = held_out
+    one = np.full((200, 200, 3), 127, np.uint8)
+    landmarks = np.random.default_rng(0).uniform(60, 140, (478, 3))
+    assert encoder.identity(one, landmarks) is None and encoder.expected([]) is None
+    seen = [np.full(80, value) for value in (0.5, 1.5)]
+    expected = encoder.expected(seen)
+    assert np.allclose(expected.identity, 1.0) and expected.spread.shape == (80,) and (0 < expected.spread).all()
+    assert (expected.spread < 1).all()
+    off = np.abs(encoder.codes(pictures, truth.focal).identity.numpy() - truth.identity)[truth.face > 0.5]
+    assert 0.5 < off.mean() / encoder.identity_spread.mean() < 1.2  # normal errors: 0.8
+
+
+def test_who_is_tracked_is_expected_to_be_who_was_seen(clip, prior, monkeypatch):
+    """`track` hands the looks at its keyframes to the fit."""
+    given = []
+    fit = tracking.fit_person
+    monkeypatch.setattr(tracking, "fit_person", lambda *a: given.append(a[-1]) or fit(*a))
+    track(open_media(clip[0]), prior)
+    assert len(given) == 1 and np.abs(given[0].identity).max() > 0.1

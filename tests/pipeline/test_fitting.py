@@ -13,7 +13,7 @@ from pipeline.fitting import (
     look_direction,
     rotation_of_vector,
 )
-from pipeline.shot import fit_person, frame_fitter, resting_expression
+from pipeline.shot import Expected, fit_person, frame_fitter, resting_expression
 from tests.conftest import expression, turned
 
 
@@ -113,6 +113,19 @@ def test_one_shot_gives_focal_and_shape_that_explain_every_frame(model, syntheti
     assert np.mean(errors) < 0.006
     assert np.median(turns) < 3.0
     assert 0.6 < person.camera.focal / 900 < 1.6
+
+
+def test_who_is_expected_is_found_where_landmarks_leave_it_open(model, synthetic):
+    """One picture: what is expected holds as firmly as it is sure, and expecting the prior changes nothing."""
+    head = synthetic(seed=5)
+    noise = np.random.default_rng(0).normal(0, 1.5, (478, 2))
+    seen = np.concatenate([true_landmarks(model, head, head.code()) + noise, np.zeros((478, 1))], 1)[None]
+    true = head.person.identity
+    off = lambda expected: np.abs(fit_person(model, seen, 512, 512, expected).identity - true).mean()
+    firm, loose = (off(Expected(true, np.full(80, spread))) for spread in (0.05, 0.5))
+    assert firm < 0.02 and firm < loose < off(None)
+    plain = fit_person(model, seen, 512, 512, Expected(np.zeros(80), np.ones(80)))
+    assert np.array_equal(plain.identity, fit_person(model, seen, 512, 512).identity)
 
 
 def test_noise_in_the_landmarks_is_averaged_out(model, synthetic):

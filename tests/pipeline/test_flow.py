@@ -188,7 +188,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path):
         [sys.executable, "-m", "pipeline", "reenact", "--source", "builtin", "--driver", "builtin", "--output",
          str(tmp_path / "out.mp4")],
         cwd=ROOT, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores it, and so would this
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # else as the suite's own: ignored in the background
     )  # fmt: skip
     for _ in range(600):
         if any(p.stat().st_size > 1000 for p in tmp_path.iterdir()):
