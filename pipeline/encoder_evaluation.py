@@ -105,6 +105,7 @@ _EDGES = {
     "gaze": (2, 4, 6, 8, 12, 20), "light": (3, 6, 12, 20, 40, 90), "albedo": (0.05, 0.1, 0.2, 0.3, 0.5, 0.8),
 }  # fmt: skip
 TONES = 5
+_STRENGTHS = 4
 
 
 def refined_codes(
@@ -166,6 +167,13 @@ def evaluate_encoder(
         | {k: float(alone[k][g].mean()) for k in ("albedo", "light")}
         for g in groups
     ]
+    # a light without a direction has a dominant one all the same, which nothing tells
+    bands = truth.light[seen] @ LUMINANCE
+    directed = np.linalg.norm(bands[:, 1:4], axis=1) / np.maximum(bands[:, 0], 1e-9)
+    strengths = [
+        {"directed": [float(directed[g].min()), float(directed[g].max())], "light": _summary(alone["light"][g], _EDGES["light"])}
+        for g in np.array_split(np.argsort(directed), _STRENGTHS)
+    ]
     worst = {k: max(t[k] for t in tones) / float(alone[k].mean()) for k in ("albedo", "light")}
     told = torch.sigmoid(codes.confidence).numpy()
     one, focal = pictures[:1], truth.focal[:1]
@@ -178,7 +186,7 @@ def evaluate_encoder(
         "weights": str(weights or SHIPPED), "origin": origin, "faces": int(seen.sum()), "seed": HELD_OUT,
         "encoder": {k: _summary(v, _EDGES[k]) for k, v in alone.items()},
         "refined": {k: _summary(v, _EDGES[k]) for k, v in then.items()},
-        "tones": tones, "worst_tone_over_mean": worst,
+        "tones": tones, "worst_tone_over_mean": worst, "light_by_strength": strengths,
         "face_or_not": {"faces_told": float((told[seen] > 0.5).mean()), "others_told": float((told[~seen] <= 0.5).mean())},
         "milliseconds_per_image": 1e3 * float(np.median(times[20:])),
     }  # fmt: skip
@@ -201,6 +209,10 @@ def table(report: dict) -> str:
         lines.append(f"      {low:.3f} to {high:.3f}: {tone['albedo']:.3f}, {tone['light']:.1f}")
     worst = report["worst_tone_over_mean"]
     lines.append(f"      worst over mean: albedo {worst['albedo']:.2f}, light {worst['light']:.2f}")
+    lines.append("light by how directed it is (first band over ambient, luminance): mean, median degrees")
+    for group in report["light_by_strength"]:
+        low, high = group["directed"]
+        lines.append(f"      {low:.2f} to {high:.2f}: {group['light']['mean']:.1f}, {group['light']['median']:.1f}")
     told = report["face_or_not"]
     lines.append(f"faces told as faces {100 * told['faces_told']:.1f} %, others as none {100 * told['others_told']:.1f} %")
     lines.append(f"one crop, batch of one: {report['milliseconds_per_image']:.2f} ms")

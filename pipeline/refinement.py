@@ -28,6 +28,7 @@ _COLOUR = 0.60  # standard deviation of a vertex' colour: neighbours err alike, 
 _OUTLIER = 0.15  # of an sRGB code: residuals of this size begin to pull less
 _KEEP = 0.35  # standard deviation of an expression about where it started
 _IDENTITY_KEEP, _ALBEDO_KEEP, _LIGHT_KEEP = 0.7, 0.4, 0.15  # light: of its ambient part
+_TURN_KEEP, _MOVE_KEEP = 0.05, 0.02  # radians, share of the distance: of a pose that no landmarks hold
 _LEAST_LIGHT = 0.02
 
 
@@ -314,8 +315,12 @@ class _View:
         g[6:58] += away / _KEEP**2 + 0.1 * code.expression / EXPRESSION_SIGMA**2
         energy += float((away**2).sum() / _KEEP**2 + 0.1 * (code.expression**2).sum() / EXPRESSION_SIGMA**2)
         if self._landmarks is None:  # nothing else holds the pose where the pixels say little
-            h[np.arange(3), np.arange(3)] += 1 / 0.05**2
-            h[np.arange(3, 6), np.arange(3, 6)] += 1 / (0.02 * max(code.translation[2], 0.2)) ** 2
+            precision = np.repeat([1 / _TURN_KEEP**2, 1 / (_MOVE_KEEP * max(self._start.translation[2], 0.2)) ** 2], 3)
+            turned = cv2.Rodrigues(code.rotation @ self._start.rotation.T)[0][:, 0]
+            away = np.concatenate([turned, code.translation - self._start.translation])
+            h[np.arange(6), np.arange(6)] += precision
+            g[:6] += precision * away
+            energy += float(precision @ away**2)
         self._h_oo, self._g_o, self._h_os = h[:58, :58], g[:58], h[:58, 58:]
         self.h_ss, self.g_s = h[58:, 58:], g[58:]
         return energy
