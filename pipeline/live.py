@@ -70,7 +70,8 @@ class LiveDriver:
 
     def _learn(self, landmarks: np.ndarray, frame: Frame) -> None:
         self._seen += 1
-        self._keyframes.offer(landmarks, partial(self._encoder.identity, frame.image, landmarks))
+        if self._seen <= _LEARN_AT[-1]:  # later ones would teach nothing more
+            self._keyframes.offer(landmarks, partial(self._encoder.identity, frame.image, landmarks))
         if self._reference_landmarks is None:
             self._reference_landmarks = landmarks
         if self._pending is not None and self._pending.done():
