@@ -171,7 +171,7 @@ def track(
         Refusal: where no frame shows a face, or every face is too small.
     """
     tracks: dict[int, _Track] = {}
-    eyes = encoder or shipped_encoder()
+    eyes = None if person else encoder or shipped_encoder()  # who is known need not be looked at
     times, durations = [], []
     there, turns = people_at_start(media)
     with FaceTracker(max(there, people), media.is_photo, turns) as tracker:
@@ -181,7 +181,8 @@ def track(
                     tracks[seen.id] = _Track(len(times))
                 usable = seen.found and float(inter_ocular(seen.landmarks)) >= SMALLEST_FACE
                 tracks[seen.id].size = max(tracks[seen.id].size, float(inter_ocular(seen.landmarks)) if seen.found else 0)
-                tracks[seen.id].add(seen.landmarks, usable, partial(eyes.identity, frame.image, seen.landmarks))
+                look = partial(eyes.identity, frame.image, seen.landmarks) if eyes else lambda: None
+                tracks[seen.id].add(seen.landmarks, usable, look)
             times.append(frame.time)
             durations.append(frame.duration)
     name = f"{media.path} ({media.width}x{media.height})"
@@ -199,7 +200,7 @@ def track(
     performances, keyframes = {}, {}
     for number, (k, one) in enumerate(usable.items(), 1):
         keyframes[k] = one.keyframes.landmarks
-        expected = eyes.expected(one.keyframes.identities)
+        expected = eyes.expected(one.keyframes.identities) if eyes else None
         who = person or fit_person(model, keyframes[k], media.width, media.height, expected)
         performances[k] = _perform(model, who, one, times_, durations_, smoothing)
         if encoder is not None:

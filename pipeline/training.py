@@ -78,7 +78,7 @@ class Feed:
 
     def __init__(self, seed: int, processes: int = 1, batch: int = _BATCH):
         """Args:
-        processes: that draw. One shares the cores with the training, and every third step meets something new; several
+        processes: that draw. One shares the cores with the training, and every fifth step meets something new; several
             (beside a GPU) draw as fast as they can, and every step takes what is there.
         """
         self._rng = np.random.default_rng(seed)

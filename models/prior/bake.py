@@ -78,8 +78,8 @@ def _identity_samples(model, count: int, rng: np.random.Generator):
 def _align(heads: np.ndarray, left: np.ndarray, right: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """All heads in the head frame: eyeballs' centres where it wants them, faces turned alike (N x V x 3).
 
-    anny tilts the face with the person's shape (2.5 degrees of pitch, root mean square): left in, identity and pose would
-    say the same thing, and no picture could tell them apart.
+    anny tilts the face with the person's shape, by a few degrees of pitch: left in, identity and pose would say the same
+    thing, and no picture could tell them apart.
 
     Args:
         weight: how much each vertex belongs to the face.

@@ -39,7 +39,7 @@ def test_turns_are_found_whatever_the_place(prior):
 
 
 def test_every_identity_faces_ahead(prior):
-    """What a head's pose is must not hang on who it is: anny alone tilts faces by 2.5 degrees (root mean square)."""
+    """What a head's pose is must not hang on who it is: anny alone tilts faces with their shape."""
     face = (prior.face_weight > 0) & (prior.part == 0)
     identities = np.random.default_rng(0).normal(size=(200, len(prior.identity)))
     heads = prior.mean[face] + np.tensordot(identities, prior.identity[:, face], 1)
