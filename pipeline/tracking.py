@@ -155,7 +155,6 @@ def track(
     prior: AnnyPrior,
     people: int = 1,
     smoothing: float = 1.0,
-    person: Person | None = None,
     listen: Listener = silent,
     encoder: FaceEncoder | None = None,
 ) -> Tracked:
@@ -164,14 +163,13 @@ def track(
     Args:
         people: how many are followed at least, where they are there; everyone in the first frames is.
         smoothing: strength of the two-sided filter; 0 leaves the fits as they are.
-        person: fit the frames of everyone as this person instead of estimating them.
         encoder: look at the pixels as well (`pipeline.dense`): skin and light, and a shape that explains them.
 
     Raises:
         Refusal: where no frame shows a face, or every face is too small.
     """
     tracks: dict[int, _Track] = {}
-    eyes = None if person else encoder or shipped_encoder()  # who is known need not be looked at
+    eyes = encoder or shipped_encoder()
     times, durations = [], []
     there, turns = people_at_start(media)
     with FaceTracker(max(there, people), media.is_photo, turns) as tracker:
@@ -181,8 +179,7 @@ def track(
                     tracks[seen.id] = _Track(len(times))
                 usable = seen.found and float(inter_ocular(seen.landmarks)) >= SMALLEST_FACE
                 tracks[seen.id].size = max(tracks[seen.id].size, float(inter_ocular(seen.landmarks)) if seen.found else 0)
-                look = partial(eyes.identity, frame.image, seen.landmarks) if eyes else lambda: None
-                tracks[seen.id].add(seen.landmarks, usable, look)
+                tracks[seen.id].add(seen.landmarks, usable, partial(eyes.identity, frame.image, seen.landmarks))
             times.append(frame.time)
             durations.append(frame.duration)
     name = f"{media.path} ({media.width}x{media.height})"
@@ -200,8 +197,7 @@ def track(
     performances, keyframes = {}, {}
     for number, (k, one) in enumerate(usable.items(), 1):
         keyframes[k] = one.keyframes.landmarks
-        expected = eyes.expected(one.keyframes.identities) if eyes else None
-        who = person or fit_person(model, keyframes[k], media.width, media.height, expected)
+        who = fit_person(model, keyframes[k], media.width, media.height, eyes.expected(one.keyframes.identities))
         performances[k] = _perform(model, who, one, times_, durations_, smoothing)
         if encoder is not None:
             performances[k] = _densely(media, performances[k], one, prior, encoder, smoothing)
