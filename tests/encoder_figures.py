@@ -33,6 +33,7 @@ from models.prior.reflectance import load_reflectance
 from models.prior.synthetic import encode_srgb, vertex_normals
 from models.raster import oracle
 from models.raster.cpu import interpolate, rasterise
+from pipeline.bench import synthetic_driver
 from pipeline.encoder_evaluation import angle
 from pipeline.encoding import FaceEncoder, crop_of_box, crop_of_landmarks, typical_camera
 from pipeline.fitting import LandmarkModel
@@ -223,6 +224,36 @@ def rasteriser_speed(row, head) -> None:
         for count in (64, 1024, 8192):
             row(f"encoder on CUDA, images a second in batches of {count}", look_rate(count, "cuda"))
     looks(row, head)
+    beside_mesh(fast, row, head)
+
+
+_MESH_MS = 3.3  # MediaPipe's face mesh on the machine on which the bars were set (shared/design/anchors.md)
+
+
+def beside_mesh(fast, row, head) -> None:
+    """Rasteriser and encoder in turns with MediaPipe's face mesh, so that a slow minute slows all three."""
+    encoder, mesh = FaceEncoder(load_prior()), FaceMesh()
+    picture = synthetic_driver(load_prior(), 1)[0].image
+    crop, focal = np.zeros((1, SIZE, SIZE, 3), np.uint8), np.full(1, 4.0)
+    works = {
+        "MediaPipe's face mesh": lambda: mesh(picture), "rasteriser": fast, "one look": lambda: encoder.codes(crop, focal)
+    }  # fmt: skip
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(21):
+        for name, work in works.items():
+            work()
+            for _ in range(15):
+                start = perf_counter()
+                work()
+                if turn:
+                    times[name].append(1e3 * (perf_counter() - start))
+    mesh.close()
+    bars = {"rasteriser": 4.0, "one look": 3.0}
+    head("in turns, two cores", "ms", "of the face mesh", f"bar, at {_MESH_MS} ms for the face mesh")
+    base = float(np.median(times["MediaPipe's face mesh"]))
+    for name, values in times.items():
+        middle = float(np.median(values))
+        row(name, middle, middle / base, bars[name] / _MESH_MS if name in bars else "")
 
 
 _LOOKS = {  # each in a process of its own: what to run, environment
