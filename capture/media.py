@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -101,6 +102,31 @@ class PictureReader:
         """Nothing stays open."""
 
     def __enter__(self) -> PictureReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Excerpt:
+    """Frames `first` up to `last` of another media, with the times they have there."""
+
+    def __init__(self, media: Media, first: int = 0, last: int | None = None):
+        self._media, self._first, self._last = media, first, last
+        self.path, self.width, self.height = media.path, media.width, media.height
+        self.is_photo, self.has_audio, self.average_rate = media.is_photo, media.has_audio, media.average_rate
+        self.duration = media.duration
+        known = media.frame_count_estimate
+        end = known if last is None else last if known is None else min(last, known)
+        self.frame_count_estimate = None if end is None else max(end - first, 0)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return islice(iter(self._media), self._first, self._last)
+
+    def close(self) -> None:
+        self._media.close()
+
+    def __enter__(self) -> Excerpt:
         return self
 
     def __exit__(self, *_: object) -> None:

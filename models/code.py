@@ -32,6 +32,11 @@ class Camera:
         return out
 
 
+def at_height(camera: Camera, height: int, width: int) -> Camera:
+    """The same camera with its picture scaled to another height (and cut or widened to the width), pixels."""
+    return Camera(camera.focal * height / camera.height, width, height)
+
+
 @dataclass(frozen=True)
 class Person:
     """What stays the same over a shot.

@@ -23,7 +23,7 @@ class Reenact:
     """One person's performance drives another person's picture, from file to file."""
 
     source: str
-    """Photo or video of the person to move, or `builtin`."""
+    """Photo, video or avatar of the person to move, or `builtin`."""
     driver: str
     """Video of the person who performs, or `builtin`."""
     output: str
@@ -107,11 +107,41 @@ class EvaluateEncoder:
 
 
 @dataclass(frozen=True)
+class LearnAvatar:
+    """Learns an avatar of one person from videos of them before one camera."""
+
+    input: tuple[str, ...]
+    """Videos of the person."""
+    output: str
+    """Avatar to write: NAME.avatar."""
+    minutes: float = 5.0
+    """Time to learn, after tracking; what is best by then is kept."""
+    holdout: float = 0.0
+    """Share of each clip's end that is not looked at, for `evaluate --from-frame`."""
+    person: int = 0
+    """Which of the clips' faces, from 0 (the largest in the first frame)."""
+    turns: int = 2
+    """Of the joint correction of shape and colour."""
+    bases: int = 24
+    """That the skin's colours are blended from."""
+    device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
+    """Where to learn; so far the CPU whatever is asked."""
+    json: str | None = None
+    """Report to write."""
+
+
+@dataclass(frozen=True)
 class Evaluate:
-    """Self-reenactment: the clip's first frame driven by the clip, measured against the clip."""
+    """Self-reenactment: the clip's first frame driven by the clip, measured against the clip; or an avatar of its person."""
 
     clip: str
     """Video of one person."""
+    avatar: str | None = None
+    """Avatar of that person to measure, beside the nearest training frame, the same aligned, and a one-shot portrait."""
+    from_frame: int = 0
+    """First frame to measure an avatar on; earlier ones are what the baselines choose from."""
+    mask: str = "head"
+    """Where to measure an avatar: `head`, `all`, or a video of masks."""
     json: str | None = None
     """Report to write."""
     sheet: str | None = None
@@ -136,7 +166,7 @@ class Bench:
     """Report to write."""
 
 
-Command = Reenact | Track | Evaluate | Bench | TrainEncoder | EvaluateEncoder
+Command = Reenact | Track | LearnAvatar | Evaluate | Bench | TrainEncoder | EvaluateEncoder
 
 
 def _one_of(flag: str, value: str, allowed: tuple[str, ...]) -> str:
@@ -185,6 +215,10 @@ def run(command: Command) -> None:
             line += f", the driver's face was lost in {report['lost_frames']}"
     elif isinstance(command, Track):
         report, line = _track(command)
+    elif isinstance(command, LearnAvatar):
+        report, line = _learn_avatar(command)
+    elif isinstance(command, Evaluate) and command.avatar:
+        report, line = _evaluate_avatar(command)
     elif isinstance(command, Evaluate):
         from pipeline.evaluation import evaluate
 
@@ -282,6 +316,45 @@ def _track(command: Track) -> tuple[dict, str]:
     return report, line
 
 
+def _learn_avatar(command: LearnAvatar) -> tuple[dict, str]:
+    from models.prior.face import load_prior
+    from pipeline.avatar.learning import LearningSettings, learn_avatar
+    from pipeline.progress import TerminalProgress
+
+    _device(command.device)
+    settings = LearningSettings(
+        minutes=_in_range("--minutes", command.minutes, 0.05, 1000), holdout=_in_range("--holdout", command.holdout, 0, 0.9),
+        turns=int(_in_range("--turns", command.turns, 0, 10)), bases=int(_in_range("--bases", command.bases, 1, 40)),
+        person=int(_in_range("--person", command.person, 0, 19)),
+    )  # fmt: skip
+    with TerminalProgress() as progress:
+        report = learn_avatar(
+            command.input, command.output, load_prior(), settings, progress, lambda line: print(line, flush=True)
+        )
+    seconds = report["seconds_tracking"] + report["seconds_learning"]
+    line = f"{report['output']}: {report['bytes'] / 1e6:.1f} MB, {report['width']}x{report['height']}, "
+    return report, line + f"{_count(report['frames'], 'frame')}, {seconds:.0f} s"
+
+
+def _evaluate_avatar(command: Evaluate) -> tuple[dict, str]:
+    from models.prior.face import load_prior
+    from pipeline.avatar.evaluation import evaluate_avatar
+    from pipeline.progress import TerminalProgress
+    from pipeline.report import check_writable
+
+    check_writable(command.sheet)
+    with TerminalProgress() as progress:
+        report = evaluate_avatar(
+            command.avatar, command.clip, load_prior(), int(_in_range("--from-frame", command.from_frame, 0, 10**7)),
+            command.mask, progress, command.sheet,
+        )  # fmt: skip
+    lines = [f"{command.clip}, {_count(report['frames'], 'frame')} from {report['from_frame']}, mask {report['mask']}"]
+    for name, told in report["methods"].items():
+        cells = [f"{k.replace('psnr_', '')} {v:.2f}" for k, v in told.items() if k.startswith("psnr_")]
+        lines.append(f"{name:>24}: dB {', '.join(cells)}; SSIM {told.get('ssim_mask', float('nan')):.3f}")
+    return report, "\n".join(lines)
+
+
 def _train_encoder(command: TrainEncoder) -> tuple[dict, str]:
     from pathlib import Path
 
@@ -324,7 +397,8 @@ def main() -> int:
     # as with Ctrl-C, being told to end leaves nothing half-written; in the background of a script Ctrl-C itself may be deaf
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     names = {
-        "reenact": Reenact, "track": Track, "evaluate": Evaluate, "bench": Bench, "train-encoder": TrainEncoder,
+        "reenact": Reenact, "track": Track, "avatar": LearnAvatar, "evaluate": Evaluate, "bench": Bench,
+        "train-encoder": TrainEncoder,
         "evaluate-encoder": EvaluateEncoder,
     }  # fmt: skip
     command = tyro.extras.subcommand_cli_from_dict(

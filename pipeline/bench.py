@@ -17,6 +17,7 @@ import numpy as np
 from capture.face_tracker import FaceMesh, FaceTracker
 from capture.frame import Frame
 from capture.media import open_media
+from models.avatar.avatar import is_avatar, load_avatar
 from models.prior.face import AnnyPrior
 from models.prior.synthetic import render_head
 from pipeline.builtin import builtin_performance, builtin_portrait
@@ -24,6 +25,7 @@ from pipeline.device import DeviceChoice, choose_device
 from pipeline.errors import Refusal
 from pipeline.flow import Reenactment, Settings
 from pipeline.live import LiveDriver
+from pipeline.puppet import AvatarPuppet, PortraitPuppet, Puppet
 from pipeline.source import prepare_picture, prepare_source
 
 SIZE = 512
@@ -77,9 +79,11 @@ def bench(
     if len(driver) < 2 * _WARM:
         raise Refusal(f"{clip}: {len(driver)} frames, expected at least {2 * _WARM}. Give a longer clip.")
     if source is None:
-        ready = prepare_picture(builtin_portrait(), prior, device=device)
+        ready: Puppet = PortraitPuppet(prepare_picture(builtin_portrait(), prior, device=device))
+    elif is_avatar(source):
+        ready = AvatarPuppet(load_avatar(source, prior), prior, device)
     else:
-        ready = prepare_source(open_media(source), prior, device=device)
+        ready = PortraitPuppet(prepare_source(open_media(source), prior, device=device))
     width, height = ready.person.camera.width, ready.person.camera.height
 
     mesh = FaceMesh()

@@ -84,7 +84,7 @@ def track_by_encoder(
             performances[len(performances)] = _perform(one, camera, np.array(times), np.array(durations), smoothing)
     if not performances:
         raise nobody(media)
-    return Tracked(performances, np.array(times), {})
+    return Tracked(performances, np.array(times), {}, {})
 
 
 def _claim(followed: list[_Followed], boxes: list[FaceBox], camera, most: int) -> None:

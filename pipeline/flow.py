@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +12,8 @@ import numpy as np
 from capture.frame import Frame
 from capture.media import Media, open_media, probe
 from capture.writer import VideoWriter
-from models.code import Camera, FaceCode, Person
+from models.avatar.avatar import is_avatar, load_avatar
+from models.code import Camera, FaceCode, Person, at_height
 from models.portrait.render import View
 from models.prior.face import AnnyPrior, load_prior
 from pipeline.builtin import BUILTIN, builtin_performance
@@ -20,13 +21,13 @@ from pipeline.device import DeviceChoice, choose_device
 from pipeline.errors import Refusal
 from pipeline.performance import Performance
 from pipeline.progress import Listener, counted, silent
+from pipeline.puppet import AvatarPuppet, PortraitPuppet, Puppet
 from pipeline.retargeting import Gains, LossGuard, PoseMode, Retargeter
-from pipeline.source import Source, as_same_person, head_feature, mouth_feature, open_source, pick_person, prepare_source
+from pipeline.source import SAME_PERSON, Source, as_same_person, open_source, pick_person, prepare_source
 from pipeline.tracking import track
 
 AudioChoice = Literal["driver", "source", "none"]
-_HEAD_LEAD, _HEAD_SWITCH = 0.6, 0.2  # the whole picture changes with the view, so it is left late: at some 12 degrees
-_MOUTH_LEAD, _MOUTH_SWITCH = 0.12, 0.1
+_NO_WORSE = 1.25  # times its own fit's error at which a shot is still taken for a known person's
 
 
 @dataclass(frozen=True)
@@ -41,40 +42,11 @@ class Settings:
     device: DeviceChoice = "auto"
 
 
-class Chooser:
-    """Keeps to one of several pictures until another is clearly nearer, then goes over to it smoothly.
-
-    Args:
-        lead: how much nearer, in the feature's unit, another must be.
-        seconds: that going over takes.
-    """
-
-    def __init__(self, lead: float, seconds: float):
-        self._lead, self._seconds = lead, seconds
-        self._now: int | None = None
-        self._before: int | None = None
-        self._since = 0.0
-
-    def __call__(self, distances: list[float], time: float) -> list[tuple[int, float]]:
-        """[(number, share)] of one picture, or of two while going over; the shares sum to 1."""
-        best = int(np.argmin(distances))
-        if self._now is None:
-            self._now = best
-        if self._before is not None and time - self._since >= self._seconds:
-            self._before = None
-        if self._before is None and distances[best] < distances[self._now] - self._lead:
-            self._before, self._now, self._since = self._now, best, time
-        if self._before is None:
-            return [(self._now, 1.0)]
-        share = min(max((time - self._since) / self._seconds, 0.0), 1.0)
-        return [(self._now, share), (self._before, 1.0 - share)]
-
-
 class Reenactment:
     """One source driven by one driver: code in, picture out. Holds no frame of the driver, so none can leak."""
 
     def __init__(
-        self, source: Source, driver: Person, reference: FaceCode, settings: Settings, same_person: bool = False,
+        self, puppet: Puppet, driver: Person, reference: FaceCode, settings: Settings, same_person: bool = False,
         previous: Reenactment | None = None,
     ):  # fmt: skip
         """Args:
@@ -83,13 +55,10 @@ class Reenactment:
         same_person: source and driver are one person, fitted as one.
         previous: goes on where this one stands (other settings, a better fit of the driver), without starting at rest.
         """
-        self.source = source
-        self.retargeter = Retargeter(source.person, driver, source.rest, reference, settings.pose, settings.gains, same_person)
+        self.puppet = puppet
+        self.retargeter = Retargeter(puppet.person, driver, puppet.rest, reference, settings.pose, settings.gains, same_person)
         self.camera: Camera = self.retargeter.camera()
-        goes_on = previous is not None and previous.source is source
-        self._guard = previous._guard if goes_on else LossGuard()
-        self._heads = previous._heads if goes_on else Chooser(_HEAD_LEAD, _HEAD_SWITCH)
-        self._mouths = previous._mouths if goes_on else Chooser(_MOUTH_LEAD, _MOUTH_SWITCH)
+        self._guard = previous._guard if previous is not None and previous.puppet is puppet else LossGuard()
 
     def __call__(self, driver: FaceCode | None, time: float, plate: View | None = None) -> np.ndarray:
         """The output picture (H x W x 3 uint8 sRGB, the source's size).
@@ -98,29 +67,9 @@ class Reenactment:
             driver: the driver's code at `time`; None while their face is lost.
             plate: the source's frame that keeps its own motion (a video source with pose off).
         """
-        base = plate or self.source.views[0]
-        wanted = None if driver is None else self.retargeter(driver, base.code)
-        code = self._guard(wanted, self.retargeter.rest(base.code), time)
-        if plate is not None:
-            return self._render(plate, code, time)
-        views = self.source.views
-        near = [float(np.linalg.norm(head_feature(v.code) - head_feature(code))) for v in views]
-        (number, share), *other = self._heads(near, time)
-        image = self._render(views[number], code, time)
-        for old, _ in other:
-            before = self._render(views[old], code, time)
-            image = np.round(before + share * (image.astype(np.float32) - before)).astype(np.uint8)
-        return image
-
-    def _render(self, view: View, code: FaceCode, time: float) -> np.ndarray:
-        bank = self.source.mouths
-        mouths = []
-        if bank:
-            wanted = mouth_feature(code)
-            near = [float(np.linalg.norm(mouth_feature(m.code) - wanted)) for m in (view, *bank)]
-            # number 0 is the view's own mouth, which needs no lending
-            mouths = [(bank[k - 1], share) for k, share in self._mouths(near, time) if k > 0]
-        return self.source.portrait.render(view, code, self.camera, mouths)
+        own = self.puppet.base if plate is None else plate.code
+        wanted = None if driver is None else self.retargeter(driver, own)
+        return self.puppet(self._guard(wanted, self.retargeter.rest(own), time), self.camera, time, plate)
 
 
 def reference_code(driver: Performance) -> FaceCode:
@@ -137,45 +86,58 @@ def reference_code(driver: Performance) -> FaceCode:
 class Prepared:
     """Everything a batch needs before the first picture."""
 
-    source: Source
     driver: Performance
     reenactment: Reenactment
     driver_media: Media | None  # None for the built-in performance
-    source_media: Media
+    source: Source | None  # None for an avatar
+    source_media: Media | None
     same_person: bool
 
 
 def prepare(source: str, driver: str, settings: Settings, prior: AnnyPrior, listen: Listener = silent) -> Prepared:
     """Opens, tracks and fits source and driver."""
-    if "webcam" in (source != BUILTIN and probe(source), driver != BUILTIN and probe(driver)):
+    learned = is_avatar(source)
+    if "webcam" in (source != BUILTIN and not learned and probe(source), driver != BUILTIN and probe(driver)):
         raise Refusal("a webcam has no end, so no file can be made from it. Give videos or photos, or use the page's Live tab.")
-    source_media = open_source(source)
+    avatar = load_avatar(source, prior) if learned else None
+    source_media = None if learned else open_source(source)
     driver_media = None if driver == BUILTIN else open_media(driver)
     if driver_media is not None and driver_media.is_photo:
         raise Refusal(f"{driver}: a photo can't drive. Use a video or `builtin` as the driver.")
-    ready = prepare_source(source_media, prior, listen=listen, device=choose_device(settings.device))
-    performance = builtin_performance() if driver_media is None else driver_performance(driver_media, settings, prior, listen)
-    same = None
-    if settings.pose == "absolute" and not ready.is_video:
-        same = as_same_person(ready, performance.person, prior, next(iter(source_media)))
-    ready = same or ready
+    device = choose_device(settings.device)
+    ready = None if learned else prepare_source(source_media, prior, listen=listen, device=device)
+    known = avatar.person if learned and settings.pose == "absolute" else None
+    performance, same = _driver(driver_media, settings, prior, known, listen)
+    if settings.pose == "absolute" and not learned and not ready.is_video:
+        refitted = as_same_person(ready, performance.person, prior, next(iter(source_media)))
+        ready, same = refitted or ready, refitted is not None
+    puppet = AvatarPuppet(avatar, prior, device) if learned else PortraitPuppet(ready)
     return Prepared(
-        ready, performance,
-        Reenactment(ready, performance.person, reference_code(performance), settings, same is not None),
-        driver_media, source_media, same is not None,
+        performance, Reenactment(puppet, performance.person, reference_code(performance), settings, same), driver_media, ready,
+        source_media, same,
     )  # fmt: skip
 
 
-def driver_performance(media: Media, settings: Settings, prior: AnnyPrior, listen: Listener = silent) -> Performance:
-    """The chosen person's performance in a driving video."""
+def _driver(
+    media: Media | None, settings: Settings, prior: AnnyPrior, known: Person | None, listen: Listener
+) -> tuple[Performance, bool]:
+    """The driver's performance, told as the `known` person where they prove to be that one; and whether they do."""
+    if media is None:
+        return builtin_performance(), False
     tracked = track(media, prior, people=settings.person + 1, smoothing=settings.smoothing, listen=listen)
-    return pick_person(tracked.performances, settings.person, media.path)
+    own = pick_person(tracked.performances, settings.person, media.path)
+    if known is None:
+        return own, False
+    person = replace(known, camera=at_height(known.camera, media.height, media.width))
+    told = tracked.performance_of(settings.person, person, prior, settings.smoothing)
+    same = bool(np.nanmean(told.error) <= max(SAME_PERSON, _NO_WORSE * np.nanmean(own.error)))
+    return (told, True) if same else (own, False)
 
 
 def pictures(prepared: Prepared, settings: Settings, listen: Listener = silent) -> Iterator[Frame]:
     """The output, one frame for each of the driver's, at the driver's times."""
     performance, make = prepared.driver, prepared.reenactment
-    plates = _plates(prepared) if settings.pose == "off" and prepared.source.is_video else None
+    plates = _plates(prepared) if settings.pose == "off" and make.puppet.is_video else None
     for index in counted(range(len(performance)), "render", len(performance), listen):
         code = performance.code(index) if performance.tracked[index] else None
         time = float(performance.times[index])
@@ -207,7 +169,7 @@ def reenact(
     source: str, driver: str, output: str | Path, settings: Settings = Settings(), *, prior: AnnyPrior | None = None,
     listen: Listener = silent, lossless: bool = False,
 ) -> dict:  # fmt: skip
-    """Drives `source` by `driver` into the video file `output`; returns a report.
+    """Drives `source` (a photo, a video, an avatar or `builtin`) by `driver` into the video file `output`; returns a report.
 
     Raises:
         MediaError, Refusal: one line that says what, got, expected, next step. No output file is left behind.

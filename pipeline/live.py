@@ -16,9 +16,9 @@ from models.prior.face import AnnyPrior
 from pipeline.encoding import shipped_encoder
 from pipeline.fitting import FrameFitter, LandmarkModel, inter_ocular
 from pipeline.flow import Reenactment, Settings
+from pipeline.puppet import Puppet
 from pipeline.shot import fit_person, frame_fitter
 from pipeline.smoothing import CodeSmoother
-from pipeline.source import Source
 from pipeline.tracking import MISFIT, SMALLEST_FACE, Keyframes
 
 _LEARN_AT = (1, 12, 45, 150)  # frames seen after which the driver's shape and rest are fitted anew
@@ -93,13 +93,13 @@ class LiveDriver:
         self._fitter = frame_fitter(self._model, self.person)
         self.version += 1
 
-    def reenactment(self, source: Source, settings: Settings, current: Reenactment | None) -> Reenactment | None:
+    def reenactment(self, puppet: Puppet, settings: Settings, current: Reenactment | None) -> Reenactment | None:
         """`current` where it still holds, else one for the driver as known now; None before anyone was seen."""
         if self.person is None:
             return current
-        key = (self.version, id(source), settings)
+        key = (self.version, id(puppet), settings)
         if current is None or getattr(current, "key", None) != key:
-            current = Reenactment(source, self.person, self.reference, settings, previous=current)
+            current = Reenactment(puppet, self.person, self.reference, settings, previous=current)
             current.key = key
         return current
 
@@ -108,10 +108,9 @@ class LiveDriver:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def rest_picture(source: Source) -> np.ndarray:
+def rest_picture(puppet: Puppet) -> np.ndarray:
     """H x W x 3 uint8 sRGB: a source at rest, seen with no driver at all."""
-    view = source.views[0]
-    return source.portrait.render(view, replace(view.code, expression=source.rest))
+    return puppet.again()(replace(puppet.base, expression=puppet.rest), puppet.person.camera, 0.0)
 
 
 class LiveLoop:
@@ -120,8 +119,8 @@ class LiveLoop:
     Before anyone was seen, and where a frame can't be worked on, the source's own rest is shown.
     """
 
-    def __init__(self, prior: AnnyPrior, source: Source, settings: Settings = Settings(), background: bool = True):
-        self.source, self.settings = source, settings
+    def __init__(self, prior: AnnyPrior, puppet: Puppet, settings: Settings = Settings(), background: bool = True):
+        self.puppet, self.settings = puppet, settings
         self.driver = LiveDriver(prior, settings.smoothing, background)
         self._tracker = FaceTracker(settings.person + 1)
         self._reenactment: Reenactment | None = None
@@ -132,14 +131,14 @@ class LiveLoop:
         people = {o.id: o for o in self._tracker(frame)}
         code = self.driver(people.get(self.settings.person), frame)
         self.seen = code is not None
-        self._reenactment = self.driver.reenactment(self.source, self.settings, self._reenactment)
+        self._reenactment = self.driver.reenactment(self.puppet, self.settings, self._reenactment)
         if self._reenactment is None:
             return self.rest_picture()
         return self._reenactment(code, frame.time)
 
     def rest_picture(self) -> np.ndarray:
         """The source as it is at rest."""
-        return rest_picture(self.source)
+        return rest_picture(self.puppet)
 
     def calibrate(self) -> None:
         """The driver's face of the next frame becomes the source's own pose."""

@@ -24,11 +24,13 @@ import gradio as gr
 
 from capture.errors import MediaError
 from capture.frame import Frame
+from models.avatar.avatar import Avatar, is_avatar, load_avatar
 from models.prior.face import AnnyPrior, cache_folder, load_prior
 from pipeline.builtin import BUILTIN
 from pipeline.errors import Refusal
 from pipeline.flow import Settings, reenact
 from pipeline.live import LiveLoop, rest_picture
+from pipeline.puppet import AvatarPuppet, PortraitPuppet, Puppet
 from pipeline.retargeting import Gains
 from pipeline.source import Source, open_source, prepare_source
 
@@ -106,14 +108,20 @@ class Page:
 
     def __init__(self, prior: AnnyPrior):
         self.prior = prior
-        self._sources: dict[str, Source] = {}
+        self._sources: dict[str, Source | Avatar] = {}
 
-    def source(self, name: str) -> Source:
+    def puppet(self, name: str) -> Puppet:
+        """A source, ready to be moved by one driver."""
+        source = self.source(name)
+        return PortraitPuppet(source) if isinstance(source, Source) else AvatarPuppet(source, self.prior)
+
+    def source(self, name: str) -> Source | Avatar:
         """A prepared source; the last few are kept."""
         if name not in self._sources:
             while len(self._sources) >= 4:
                 self._sources.pop(next(iter(self._sources)))
-            self._sources[name] = prepare_source(open_source(name), self.prior)
+            learned = is_avatar(name)
+            self._sources[name] = load_avatar(name, self.prior) if learned else prepare_source(open_source(name), self.prior)
         return self._sources[name]
 
     def add_source(self, file: str | None, names: list[str]):
@@ -165,7 +173,7 @@ class Page:
             if session is None or session.source_name != name:
                 if session is not None:
                     session.close()
-                session = LiveSession(name, LiveLoop(self.prior, self.source(name), settings))
+                session = LiveSession(name, LiveLoop(self.prior, self.puppet(name), settings))
             session.loop.settings = settings
             output = session.loop(Frame(np.ascontiguousarray(image), now))
         except Exception:
@@ -291,7 +299,7 @@ def build(prior: AnnyPrior | None = None) -> gr.Blocks:
                             neutral = gr.Button("This is my neutral face", elem_id="live-neutral")
                     with gr.Column(min_width=280):
                         picture = gr.Image(
-                            _limited(rest_picture(page.source(BUILTIN))), label="Result",
+                            _limited(rest_picture(page.puppet(BUILTIN))), label="Result",
                             elem_id="live-output", format="jpeg", interactive=False, height=440, buttons=["fullscreen"],
                         )  # fmt: skip
                         latency = gr.Markdown("The camera is off. Press start and allow the camera.", elem_id="live-latency")

@@ -10,7 +10,7 @@ import numpy as np
 from capture.frame import Frame
 from capture.matte import selfie_matte
 from capture.media import Media, StillPicture, open_media
-from models.code import FaceCode, Person
+from models.code import FaceCode, Person, at_height
 from models.head import Head
 from models.portrait.mouth import MouthView
 from models.portrait.render import Portrait, View
@@ -126,8 +126,7 @@ def as_same_person(source: Source, driver: Person, prior: AnnyPrior, frame: Fram
     frames of the driver's own shot do.
     """
     mine = source.person.camera
-    scale = mine.height / driver.camera.height
-    person = replace(driver, camera=replace(mine, focal=driver.camera.focal * scale))
+    person = replace(driver, camera=at_height(driver.camera, mine.height, mine.width))
     model = LandmarkModel.of(prior)
     fitter = frame_fitter(model, person)
     fitter.steps = _SETTLED

@@ -135,11 +135,24 @@ class Tracked:
         performances: by the person's id.
         times: of every frame, seconds.
         keyframes: by id, N x 478 x 3 landmarks that the person was fitted to.
+        spooled: by id, their landmarks on disk.
     """
 
     performances: dict[int, Performance]
     times: np.ndarray
     keyframes: dict[int, np.ndarray]
+    spooled: dict[int, _Track]
+
+    def performance_of(self, number: int, person: Person, prior: AnnyPrior, smoothing: float = 1.0) -> Performance:
+        """What person `number` did, told as `person`, who is known already: nothing of the shot is fitted but the codes."""
+        one = self.performances[number]
+        model = LandmarkModel.of(prior)
+        told = _perform(model, person, self.spooled[number], one.times, one.durations, smoothing, steps=_TO_THE_END)
+        return replace(told, person=person)
+
+    def landmarks_of(self, number: int, frame: int) -> np.ndarray | None:
+        """478 x 3 landmarks of a frame; None where that face was not seen."""
+        return self.spooled[number].at(frame) if self.performances[number].tracked[frame] else None
 
 
 def nobody(media: Media) -> Refusal:
@@ -202,7 +215,7 @@ def track(
         if encoder is not None:
             performances[k] = _densely(media, performances[k], one, prior, encoder, smoothing)
         listen("fit", number, len(usable))
-    return Tracked(performances, times_, keyframes)
+    return Tracked(performances, times_, keyframes, usable)
 
 
 def _densely(media, performance: Performance, one: _Track, prior: AnnyPrior, encoder: FaceEncoder, smoothing) -> Performance:

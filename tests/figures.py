@@ -98,6 +98,7 @@ def jitter(media: Path) -> None:
     from pipeline.builtin import builtin_portrait
     from pipeline.flow import Reenactment, Settings, reference_code
     from pipeline.live import LiveDriver
+    from pipeline.puppet import PortraitPuppet
     from pipeline.source import prepare_picture
     from pipeline.tracking import track
 
@@ -119,14 +120,14 @@ def jitter(media: Path) -> None:
         noisy = StillPicture(frames[0].image, name)
         noisy.__class__ = type("NoisyClip", (StillPicture,), {"is_photo": False, "__iter__": lambda self: iter(frames)})
         performance = track(noisy, prior).performances[0]
-        carry = Reenactment(source, performance.person, reference_code(performance), Settings()).retargeter
+        carry = Reenactment(PortraitPuppet(source), performance.person, reference_code(performance), Settings()).retargeter
         base = source.views[0].code
         both = rms([carry(performance.code(i), base) for i in range(len(performance))])
         live, codes = LiveDriver(prior), []
         with FaceTracker() as tracker:
             for frame in frames:
                 codes.append(live(tracker(frame)[0], frame))
-        carry = Reenactment(source, live.person, live.reference, Settings()).retargeter
+        carry = Reenactment(PortraitPuppet(source), live.person, live.reference, Settings()).retargeter
         row(f"`{name}`", f"{both:.3f}", f"{rms([carry(c, base) for c in codes[50:]]):.3f}")
 
 

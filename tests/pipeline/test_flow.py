@@ -16,8 +16,9 @@ from PIL import Image
 from capture.frame import Frame
 from capture.video import VideoReader
 from pipeline.builtin import builtin_performance, builtin_portrait
-from pipeline.flow import Chooser, Settings, reenact
+from pipeline.flow import Settings, reenact
 from pipeline.live import LiveLoop
+from pipeline.puppet import Chooser, PortraitPuppet
 from pipeline.source import prepare_picture
 from tests.capture.test_video import tone
 from tests.conftest import expression, turned, write_clip
@@ -117,7 +118,7 @@ def test_the_drivers_pixels_never_reach_the_output(prior, synthetic):
     """Every driver frame is painted a colour that is nowhere in the source; faces come, go and come back."""
     marker = np.array([255, 0, 255])
     head = synthetic(seed=2, size=320, focal=400.0)
-    loop = LiveLoop(prior, prepare_picture(builtin_portrait(), prior), background=False)
+    loop = LiveLoop(prior, PortraitPuppet(prepare_picture(builtin_portrait(), prior)), background=False)
     try:
         for i in range(60):
             picture = head.picture(head.code(expression(jawOpen=0.5 * (i % 7) / 7), turned(0.2 * np.sin(i / 5))))

@@ -1,0 +1,74 @@
+"""Where a code lies among the codes an avatar was learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from models.code import FaceCode
+
+SIZE = 62  # expression 52, gaze 4, rotation 3, translation 3
+_FLOOR = np.concatenate([np.full(52, 0.05), np.full(4, 0.05), np.full(3, 0.05), np.full(3, 0.02)])  # least deviations
+_REACH = 4.0  # standard deviations at which examples still speak for each other
+_MARGIN = 0.25  # of a value's range: how far outside it an unknown code is let
+
+
+def feature(code: FaceCode, reference: np.ndarray) -> np.ndarray:
+    """62: a code as numbers, its rotation as a vector from the `reference` rotation."""
+    turn = cv2.Rodrigues(np.ascontiguousarray(code.rotation @ reference.T))[0].ravel()
+    return np.concatenate([code.expression, code.gaze.ravel(), turn, code.translation])
+
+
+@dataclass(frozen=True, eq=False)
+class CodeSpace:
+    """The codes that were learned from, standardised.
+
+    Attributes:
+        reference: 3 x 3, the middle rotation.
+        centre, scale: 62, of the features.
+        low, high: 62, the range of the standardised features.
+        examples: N x 62, standardised.
+    """
+
+    reference: np.ndarray
+    centre: np.ndarray
+    scale: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    examples: np.ndarray
+
+    @classmethod
+    def of(cls, codes: Sequence[FaceCode]) -> CodeSpace:
+        u, _, vt = np.linalg.svd(np.mean([code.rotation for code in codes], 0))
+        reference = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
+        features = np.stack([feature(code, reference) for code in codes])
+        centre, scale = features.mean(0), np.maximum(features.std(0), _FLOOR)
+        examples = (features - centre) / scale
+        return cls(reference, centre, scale, examples.min(0), examples.max(0), examples)
+
+    @cached_property
+    def middle(self) -> FaceCode:
+        """The code in the middle of those that were learned from."""
+        expression, gaze, _, translation = np.split(self.centre, [52, 56, 59])
+        return FaceCode(np.clip(expression, 0, 1), self.reference, translation, gaze.reshape(2, 2))
+
+    def place(self, code: FaceCode) -> np.ndarray:
+        """62: the standardised feature, drawn softly to the range that was learned from: beyond it nothing is known."""
+        at = (feature(code, self.reference) - self.centre) / self.scale
+        margin = np.maximum(_MARGIN * (self.high - self.low), 0.25)
+        over, under = np.maximum(at - self.high, 0), np.maximum(self.low - at, 0)
+        return np.clip(at, self.low, self.high) + margin * (np.tanh(over / margin) - np.tanh(under / margin))
+
+    def nearness(self, at: np.ndarray) -> np.ndarray:
+        """... x N: the kernel between places (... x 62) and the examples.
+
+        A constant, a linear kernel and a Gaussian one: what is always so, what follows the code linearly everywhere, and what it
+        does only near examples.
+        """
+        product = at @ self.examples.T
+        away = (at**2).sum(-1)[..., None] + (self.examples**2).sum(1) - 2 * product
+        return 1 + 0.5 * product / _REACH**2 + np.exp(-0.5 * np.maximum(away, 0) / _REACH**2)

@@ -1,0 +1,1 @@
+"""Learning an avatar from a video, and measuring it."""

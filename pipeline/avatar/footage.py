@@ -1,0 +1,153 @@
+"""What an avatar is learned from: frames of one shot with codes and mattes, small enough for memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from capture.matte import SelfieMatte
+from capture.media import Excerpt, Media
+from models.code import FaceCode, Person, at_height
+from models.prior.face import AnnyPrior
+from pipeline.errors import Refusal
+from pipeline.performance import Performance
+from pipeline.progress import Listener, counted, silent
+from pipeline.source import pick_person
+from pipeline.tracking import track
+
+SIZE = 512  # pixels of an avatar's longer side
+LEAST_FRAMES = 50
+_STILL = 0.03  # largest deviation of any expression below which a face counts as still
+MOST_FRAMES = 480  # kept to learn from; of a longer clip, that many spread evenly
+
+
+@dataclass(frozen=True, eq=False)
+class Footage:
+    """Frames at the avatar's size.
+
+    Attributes:
+        person: fitted to frames that may be learned from, with the camera at that size.
+        images: N x H x W x 3 uint8 sRGB; mattes: N x H x W uint8, 255 on people.
+        codes: N.
+        numbers: N, of the frames in the clip.
+    """
+
+    person: Person
+    images: np.ndarray
+    mattes: np.ndarray
+    codes: list[FaceCode]
+    numbers: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.images.shape[1:3]
+
+    def some(self, count: int) -> Footage:
+        """At most `count` frames, spread evenly."""
+        if len(self) <= count:
+            return self
+        chosen = np.unique(np.linspace(0, len(self) - 1, count).round().astype(int))
+        return replace(
+            self, images=self.images[chosen], mattes=self.mattes[chosen], codes=[self.codes[k] for k in chosen],
+            numbers=self.numbers[chosen],
+        )  # fmt: skip
+
+
+def avatar_size(media: Media) -> tuple[int, int]:
+    """Height and width, both even, the longer at most 512."""
+    scale = min(1.0, SIZE / max(media.width, media.height))
+    return tuple(max(16, 2 * round(side * scale / 2)) for side in (media.height, media.width))
+
+
+def at_size(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A picture at another size."""
+    if image.shape[:2] == (height, width):
+        return image
+    smaller = image.shape[0] >= height
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+
+
+def read_clips(
+    clips: Sequence[Media], prior: AnnyPrior, holdout: float = 0.0, person_id: int = 0, listen: Listener = silent
+) -> tuple[Footage, list[int], list[str]]:
+    """The frames to learn from; for each clip the number of the first that is held out (its length where none is); warnings.
+
+    Args:
+        clips: of one person before one camera; the first one's fit stands for all.
+        holdout: share of each clip's end that is not looked at.
+
+    Raises:
+        Refusal: too few frames that show the face, or clips that don't belong together.
+    """
+    parts: list[Footage] = []
+    ends, warnings = [], []
+    for media in clips:
+        if media.is_photo:
+            raise Refusal(f"{media.path}: a photo, expected a video. An avatar needs at least {LEAST_FRAMES} frames.")
+        if parts and avatar_size(media) != parts[0].size:
+            raise Refusal(
+                f"{media.path}: {media.width}x{media.height}, expected the shape of {clips[0].path}. Give clips of one camera."
+            )
+        total = sum(1 for _ in counted(media, "read", media.frame_count_estimate, listen))
+        kept = total - round(holdout * total)
+        if kept < LEAST_FRAMES:
+            raise Refusal(f"{media.path}: {kept} frames to learn from, expected at least {LEAST_FRAMES}. Give a longer clip.")
+        part = Excerpt(media, 0, kept)
+        tracked = track(part, prior, person_id + 1, listen=listen)
+        performance = pick_person(tracked.performances, person_id, media.path)
+        if len(tracked.performances) > 1:
+            warnings.append(
+                f"{media.path}: {len(tracked.performances)} people; person {person_id} is learned, --person takes another."
+            )
+        if parts:
+            known = replace(parts[0].person, camera=at_height(parts[0].person.camera, media.height, media.width))
+            performance = tracked.performance_of(person_id, known, prior)
+        usable = np.flatnonzero(performance.tracked)
+        if len(usable) < LEAST_FRAMES:
+            raise Refusal(
+                f"{media.path}: {len(usable)} of {kept} frames show the face, expected at least {LEAST_FRAMES}. "
+                "Give a longer clip, or one whose face stays in view."
+            )
+        if performance.expression[usable].std(0).max() < _STILL:
+            warnings.append(f"{media.path}: the face hardly moves, so that few expressions can be learned. Let the person speak.")
+        most = MOST_FRAMES // len(clips)
+        usable = usable[np.unique(np.linspace(0, len(usable) - 1, min(most, len(usable))).round().astype(int))]
+        parts.append(footage_of(part, performance, usable, listen))
+        ends.append(kept)
+    return _joined(parts), ends, warnings
+
+
+def _joined(parts: list[Footage]) -> Footage:
+    if len(parts) == 1:
+        return parts[0]
+    arrays = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("images", "mattes", "numbers")}
+    return Footage(parts[0].person, codes=[code for p in parts for code in p.codes], **arrays)
+
+
+def footage_of(media: Media, performance: Performance, numbers: np.ndarray, listen: Listener = silent) -> Footage:
+    """Chosen frames of a media with what is known of them, at the avatar's size."""
+    height, width = avatar_size(media)
+    person = replace(performance.person, camera=at_height(performance.person.camera, height, width))
+    wanted = set(numbers.tolist())
+    images = np.empty((len(numbers), height, width, 3), np.uint8)
+    mattes = np.empty((len(numbers), height, width), np.uint8)
+    filled = 0
+    with SelfieMatte() as matte:
+        for index, frame in enumerate(counted(media, "mattes", len(performance), listen)):
+            if index not in wanted:
+                continue
+            images[filled] = at_size(frame.image, height, width)
+            mattes[filled] = np.round(255 * matte(images[filled]))
+            filled += 1
+            if filled == len(numbers):
+                break
+    return Footage(
+        person, images[:filled], mattes[:filled], [performance.code(int(k)) for k in numbers[:filled]], numbers[:filled]
+    )

@@ -1,0 +1,232 @@
+"""`avatar`: learns one person from a video, in a few closed-form solves that take turns, better and better as time goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from capture.media import open_media
+from models.avatar.avatar import SUFFIX, Avatar
+from models.avatar.linear import Linear, Smoother, regress
+from models.avatar.mesh_colours import MeshColours, sample_areas, segments_of
+from models.avatar.render import AvatarRenderer
+from models.avatar.shape import AvatarHead
+from models.avatar.shell import Shell
+from models.avatar.space import CodeSpace
+from models.head import Head
+from models.prior.face import AnnyPrior
+from pipeline.avatar.footage import Footage, read_clips
+from pipeline.avatar.outer import head_and_hair, learn_outer, learn_swell
+from pipeline.avatar.regions import chin_of, head_region
+from pipeline.avatar.registration import SHIFT_RANK, look, register
+from pipeline.errors import Refusal
+from pipeline.evaluation import psnr
+from pipeline.progress import Listener, silent
+from pipeline.report import check_writable
+
+# distance between samples, of a pixel's size at the head
+_SPACING = {
+    "skin": 1.4, "lips": 1.1, "eyelids": 1.0, "eyeballs": 1.0, "mouth_interior": 1.8, "teeth": 1.4, "tongue": 2.1, "ears": 1.4,
+    "scalp": 2.2, "neck": 2.0, "eye_socket": 4.0,
+}  # fmt: skip
+_MOST_SAMPLES, _MOST_AROUND = 130_000, 90_000
+_AROUND_SPACING = 1.3
+_EYE_RINGS, _LIPS = ((33, 133), (263, 362)), (61, 291, 0, 17)
+_MOUTH_REACH, _EYE_REACH = 0.036, 0.026  # metres
+_FEW = 96  # frames of the first avatar and of the correction's first turn
+_JUDGED = 24  # frames the curve is taken on
+_INSIDE = ("lips", "mouth_interior", "teeth", "tongue")
+_OF_EYES = ("eyelids", "eyeballs", "eye_socket")
+
+
+@dataclass(frozen=True)
+class LearningSettings:
+    """How to learn.
+
+    Attributes:
+        minutes: the most that learning may take after tracking.
+        holdout: share of the clip's end that nothing is learned from.
+        turns: of the joint correction; 0 takes the tracker at its word.
+        bases: that the skin's colours are blended from.
+        halo: whether hair, ears and neck beyond the mesh get a layer of their own.
+        mouth, eyes: weights of their samples in the choice of bases.
+        person: which of the clip's faces.
+    """
+
+    minutes: float = 5.0
+    holdout: float = 0.0
+    turns: int = 2
+    bases: int = 24
+    halo: bool = True
+    mouth: float = 10.0
+    eyes: float = 20.0
+    person: int = 0
+
+
+class Learner:
+    """Learns from footage; `stages` yields better and better avatars."""
+
+    def __init__(
+        self, footage: Footage, prior: AnnyPrior, settings: LearningSettings = LearningSettings(), origin: dict | None = None
+    ):
+        self.footage, self.prior, self.settings = footage, prior, settings
+        self.origin = origin or {}
+        person = footage.person
+        self.space = CodeSpace.of(footage.codes)
+        head = Head(prior, person)
+        self.shell = head_and_hair(footage, head)
+        self.shape = AvatarHead(prior, person, np.zeros_like(prior.mean))
+        pixel = float(np.median([c.translation[2] for c in footage.codes])) / person.camera.focal
+        self.colours = _samples(prior, head.neutral, pixel, self.shape.opacity)
+        self.around = _rim_samples(self.shell, pixel)
+        self.importance = self._importance()
+        self.shift: Linear | None = None
+
+    def stages(self, listen: Listener = silent) -> Iterator[tuple[Avatar, int]]:
+        """Yields better and better avatars, and how many frames each saw: a first one from few frames and the tracker's word,
+        then one with the joint correction from all frames."""
+        turns = self.settings.turns
+        few = self.footage.some(_FEW)
+        yield self._avatar(few), len(few)
+        for turn in range(turns):
+            self._correct(self.footage.some(_FEW * (turn + 1)))
+            listen("correct", turn + 1, turns)
+        yield self._avatar(self.footage), len(self.footage)
+
+    def _smoother(self, footage: Footage) -> tuple[CodeSpace, Smoother]:
+        """The space with the footage's frames as its examples."""
+        examples = np.stack([self._place(code) for code in footage.codes])
+        space = replace(self.space, examples=examples)
+        return space, Smoother.of(space.nearness(examples))
+
+    def _place(self, code) -> np.ndarray:
+        return self.space.place(code)
+
+    def _correct(self, footage: Footage) -> None:
+        space, smoother = self._smoother(footage)
+        shift = None if self.shift is None else self._carried(space)
+        lift, self.shift = register(footage, self.shape, self.colours, space, smoother, shift)
+        self._space_of_shift = space
+        self.shape = AvatarHead(self.prior, self.footage.person, self.shape.lift + lift)
+
+    def _carried(self, space: CodeSpace) -> Linear:
+        """The shift told by other examples: the mixing that gives the same weights at these."""
+        before = self._space_of_shift.nearness(space.examples) @ self.shift.mixing
+        kernel = space.nearness(space.examples)
+        mixing = np.linalg.solve(kernel + 1e-6 * np.trace(kernel) / len(kernel) * np.eye(len(kernel)), before)
+        return replace(self.shift, mixing=mixing.astype(np.float32))
+
+    def _avatar(self, footage: Footage) -> Avatar:
+        space, smoother = self._smoother(footage)
+        vertices = 3 * len(self.prior.mean)
+        none = Linear(np.zeros(vertices, np.float32), np.zeros((SHIFT_RANK, vertices), np.int8), np.zeros(SHIFT_RANK, np.float32),
+                      np.zeros((len(footage), SHIFT_RANK), np.float32))  # fmt: skip
+        shift = none if self.shift is None else self._carried(space)
+        shifts = [shift.blend(near).reshape(-1, 3) for near in smoother.kernel]
+        seen = look(footage, self.shape, self.colours, shifts)
+        skin = regress(seen.colour, seen.weight, smoother, self.settings.bases, self.importance)
+        del seen
+        swell = learn_swell(footage, self.shape.head, self.shell, smoother)
+        scene, change, halo, veil = learn_outer(footage, self.shape, smoother, shifts, self.shell, swell, self.around)
+        if not self.settings.halo:
+            veil = replace(veil, mean=np.zeros_like(veil.mean), scale=np.zeros_like(veil.scale))
+        return Avatar(
+            footage.person, self.shape.lift, space, self.colours.segments, shift, skin, self.shell, swell, self.around.segments,
+            halo, veil, scene, change, self.origin,
+        )  # fmt: skip
+
+    def _importance(self) -> np.ndarray:
+        """S: a sample's area, more in the mouth and around the eyes."""
+        prior, neutral, settings = self.prior, self.shape.head.neutral, self.settings
+        area = sample_areas(self.colours, neutral, prior.triangles)
+        corners = neutral[prior.triangles[self.colours.triangle]]
+        place = np.einsum("sk,skc->sc", self.colours.barycentric, corners)
+        points = prior.at_landmarks(neutral)
+        region = prior.region[self.colours.triangle]
+        of = lambda names: np.isin(region, [prior.regions.index(name) for name in names])
+        mouth = of(_INSIDE) | (np.linalg.norm((place - points[list(_LIPS)].mean(0)) * [1, 1, 0.5], axis=1) < _MOUTH_REACH)
+        eyes = of(_OF_EYES)
+        for ends in _EYE_RINGS:
+            eyes |= np.linalg.norm((place - points[list(ends)].mean(0)) * [1, 1.2, 0.7], axis=1) < _EYE_REACH
+        return area * np.where(eyes, settings.eyes, np.where(mouth, settings.mouth, 1.0))
+
+
+def _samples(prior: AnnyPrior, neutral: np.ndarray, pixel: float, opacity: np.ndarray) -> MeshColours:
+    """Samples about a pixel apart, farther where that would be too many; nothing fine where the mesh is never shown."""
+    spacing = pixel * np.array([_SPACING[name] for name in prior.regions])[prior.region]
+    spacing = np.where((opacity[prior.triangles] > 0).any(1), spacing, 1.0)
+    while True:
+        colours = MeshColours.of(prior.triangles, segments_of(neutral, prior.triangles, spacing))
+        if len(colours) <= _MOST_SAMPLES:
+            return colours
+        spacing = spacing * 1.06
+
+
+def _rim_samples(shell: Shell, pixel: float) -> MeshColours:
+    spacing = np.full(len(shell.triangles), _AROUND_SPACING * pixel)
+    while True:
+        samples = MeshColours.of(shell.triangles, segments_of(shell.vertices, shell.triangles, spacing))
+        if len(samples) <= _MOST_AROUND:
+            return samples
+        spacing = spacing * 1.06
+
+
+def learn_avatar(
+    inputs: Sequence[str], output: str | Path, prior: AnnyPrior, settings: LearningSettings = LearningSettings(),
+    listen: Listener = silent, say: Callable[[str], None] = print,
+) -> dict:  # fmt: skip
+    """Learns an avatar from videos of one person into `output` (.avatar); returns a report.
+
+    Every stage that is better is saved at once, so that stopping early keeps what was learned.
+
+    Raises:
+        MediaError, Refusal, ModelError: one line; an avatar that was there before stays as it was.
+    """
+    output = Path(output)
+    if output.suffix != SUFFIX:
+        raise Refusal(f"{output}: can't write an avatar as {output.suffix or 'that'}, expected {SUFFIX}. Name it so.")
+    begun = perf_counter()
+    check_writable(output)
+    footage, kept, warnings = read_clips([open_media(name) for name in inputs], prior, settings.holdout, settings.person, listen)
+    for line in warnings:
+        say(line)
+    tracked = perf_counter()
+    origin = {
+        "clips": [Path(name).name for name in inputs], "frames": len(footage), "holdout": settings.holdout,
+        "turns": settings.turns, "bases": settings.bases, "halo": settings.halo,
+    }  # fmt: skip
+    learner = Learner(footage, prior, settings, origin)
+    # what is judged is a part of what may be learned from: nothing that is held out is ever looked at
+    judged = footage.some(_JUDGED)
+    curve, best = [], -np.inf
+    say("seconds | frames | head, dB on frames learned from")
+    for avatar, learned_from in learner.stages(listen):
+        reached = _head_psnr(avatar, judged, prior)
+        curve.append({"seconds": perf_counter() - begun, "frames": learned_from, "psnr_head_seen": reached})
+        say(f"{curve[-1]['seconds']:.0f} | {learned_from} | {reached:.2f}")
+        if reached > best:
+            best = reached
+            avatar.save(output)
+        if perf_counter() - tracked > 60 * settings.minutes:
+            break
+    return {
+        "output": str(output), "bytes": output.stat().st_size, "frames": len(footage), "first_held_out": kept,
+        "width": footage.size[1], "height": footage.size[0], "seconds_tracking": tracked - begun,
+        "seconds_learning": perf_counter() - tracked, "curve": curve, "warnings": warnings,
+    }  # fmt: skip
+
+
+def _head_psnr(avatar: Avatar, footage: Footage, prior: AnnyPrior) -> float:
+    renderer, camera = AvatarRenderer(avatar, prior), footage.person.camera
+    chin = chin_of(renderer.shape.head)
+    reached = []
+    for image, matte, code in zip(footage.images, footage.mattes, footage.codes):
+        region = head_region(matte, code, camera, chin)
+        if region.any():
+            made = renderer.render(code)[region].astype(np.float32)
+            reached.append(psnr(float(((made - image[region]) ** 2).mean())))
+    return float(np.mean(reached)) if reached else 0.0

@@ -1,0 +1,152 @@
+"""The joint correction: where the surface really lies beside the fitted head, always and as the code changes.
+
+What the avatar would show so far is compared with each frame by optical flow; the flow of every vertex becomes an offset in
+the head frame. What all frames agree on is `lift` (three unknowns a vertex, from all directions it was seen from); what is left
+follows the code by the same regression as the colours do (`shift`). Colours and shape are found in turns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import scipy.sparse as sp
+
+from models.avatar.linear import Linear, Smoother, regress
+from models.avatar.mesh_colours import MeshColours, gather
+from models.avatar.render import draw_mesh
+from models.avatar.shape import AvatarHead
+from models.avatar.space import CodeSpace
+from models.portrait.shade import facing
+from models.raster.cpu import PARALLEL, rasterise
+from pipeline.avatar.footage import Footage
+
+TOLERANCE = 0.002  # metres behind the nearest surface at which a sample still counts as seen
+SHIFT_RANK = 12
+_SKIN_RANK = 8
+_FLOW_SMOOTH = 4.0  # pixels
+_FLOW_SIGMA, _AGREEING = 1.0, 0.1  # pixels; share of the frames whose flows err on their own
+_LIFT_SIGMA = 0.006  # metres
+_FARTHEST = 8.0  # pixels: a longer flow is no misfit
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the frames show of the mesh's samples.
+
+    Attributes:
+        colour: N x S x 3 uint8; weight: N x S uint8, 255 where seen from the front, 0 where hidden.
+    """
+
+    colour: np.ndarray
+    weight: np.ndarray
+
+
+def look(footage: Footage, shape: AvatarHead, colours: MeshColours, shifts: list[np.ndarray | None]) -> Seen:
+    """Args:
+    shifts: for each frame, V x 3 metres or None.
+    """
+    triangles, camera = shape.prior.triangles, footage.person.camera
+    colour = np.zeros((len(footage), len(colours), 3), np.uint8)
+    weight = np.zeros((len(footage), len(colours)), np.uint8)
+    for k, (image, code) in enumerate(zip(footage.images, footage.codes)):
+        posed, projected = shape.posed(code, camera, shifts[k])
+        seen = rasterise(projected, triangles, *footage.size)
+        with PARALLEL:
+            gather(
+                image, seen.depth, projected, facing(posed, triangles), triangles, colours.triangle, colours.barycentric,
+                TOLERANCE, colour[k], weight[k],
+            )  # fmt: skip
+    return Seen(colour, weight)
+
+
+def smoothing_matrix(triangles: np.ndarray, vertices: int) -> sp.csr_matrix:
+    """V x V: each vertex becomes the mean of itself and its neighbours."""
+    i, j = triangles[:, [0, 1, 2]].ravel(), triangles[:, [1, 2, 0]].ravel()
+    joined = sp.coo_matrix((np.ones(len(i)), (i, j)), (vertices, vertices)).tocsr()
+    joined = ((joined + joined.T + sp.eye(vertices)) > 0).astype(np.float32)
+    return sp.diags(1 / np.asarray(joined.sum(1)).ravel()) @ joined
+
+
+def register(
+    footage: Footage, shape: AvatarHead, colours: MeshColours, space: CodeSpace, smoother: Smoother, shift: Linear | None
+) -> tuple[np.ndarray, Linear]:
+    """One turn: V x 3 to add to the shape's lift, and the new shift.
+
+    Args:
+        smoother: of the footage's frames, which are the space's examples.
+        shift: as found so far.
+    """
+    prior, camera = shape.prior, footage.person.camera
+    before = [None if shift is None else shift.blend(near).reshape(-1, 3) for near in smoother.kernel]
+    seen = look(footage, shape, colours, before)
+    skin = regress(seen.colour, seen.weight, smoother, _SKIN_RANK)
+    flow, sure = _vertex_flows(footage, shape, colours, smoother, before, skin)
+    vertices = len(prior.mean)
+    jacobians = [_jacobian(shape.posed(code, camera)[0], code.rotation, camera.focal) for code in footage.codes]
+    own = _AGREEING / _FLOW_SIGMA**2
+    normal = np.tile(np.eye(3) / _LIFT_SIGMA**2, (vertices, 1, 1))
+    right = np.zeros((vertices, 3))
+    for jacobian, d, w in zip(jacobians, flow, sure):
+        normal += own * w[:, None, None] * np.einsum("vai,vaj->vij", jacobian, jacobian)
+        right += own * w[:, None] * np.einsum("vai,va->vi", jacobian, d)
+    lift = np.linalg.solve(normal, right[..., None])[..., 0]
+    smooth = smoothing_matrix(prior.triangles, vertices)
+    for _ in range(3):
+        lift = smooth @ lift
+    left = np.zeros((len(footage), vertices, 3), np.float32)
+    for k, (jacobian, code) in enumerate(zip(jacobians, footage.codes)):
+        rest = flow[k] - np.einsum("vai,vi->va", jacobian, lift)
+        posed, _ = shape.posed(code, camera)
+        metre = posed[:, 2] / camera.focal
+        left[k] = np.stack([rest[:, 0] * metre, rest[:, 1] * metre, 0 * metre], 1) @ code.rotation
+        if before[k] is not None:
+            left[k] += before[k]
+    return lift.astype(np.float32), regress(left, np.round(255 * np.clip(sure, 0, 1)).astype(np.uint8), smoother, SHIFT_RANK)
+
+
+def _vertex_flows(footage, shape, colours, smoother, shifts, skin) -> tuple[np.ndarray, np.ndarray]:
+    """N x V x 2 pixels from where the avatar shows each vertex to where the frame does, and N x V: how sure that is."""
+    prior, camera = shape.prior, footage.person.camera
+    height, width = footage.size
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow = np.zeros((len(footage), len(prior.mean), 2), np.float32)
+    sure = np.zeros((len(footage), len(prior.mean)), np.float32)
+    for k, (image, code) in enumerate(zip(footage.images, footage.codes)):
+        posed, projected = shape.posed(code, camera, shifts[k])
+        seen = rasterise(projected, prior.triangles, height, width)
+        covered = (seen.triangle >= 0).astype(np.uint8)
+        x0, y0, w, h = cv2.boundingRect(covered)
+        if w < 16 or h < 16:
+            continue
+        box = slice(max(y0 - 8, 0), y0 + h + 8), slice(max(x0 - 8, 0), x0 + w + 8)
+        shown = draw_mesh(image, seen, prior.triangles, colours, skin.blend(smoother.kernel[k]).reshape(-1, 3))
+        made, real = (cv2.cvtColor(np.ascontiguousarray(p[box]), cv2.COLOR_RGB2GRAY) for p in (shown, image))
+        inside = cv2.erode(covered[box], np.ones((5, 5), np.uint8)).astype(np.float32)
+        found = search.calc(made, real, None) * inside[..., None]
+        known = cv2.GaussianBlur(inside, (0, 0), _FLOW_SMOOTH)
+        found = cv2.GaussianBlur(found, (0, 0), _FLOW_SMOOTH) / np.maximum(known, 1e-3)[..., None]
+        x = np.floor(projected[:, 0]).astype(int)
+        y = np.floor(projected[:, 1]).astype(int)
+        there = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        x, y = (
+            np.clip(x, box[1].start, box[1].start + known.shape[1] - 1),
+            np.clip(y, box[0].start, box[0].start + known.shape[0] - 1),
+        )
+        there &= projected[:, 2] < seen.depth[y, x] + 1.5 * TOLERANCE
+        x, y = x - box[1].start, y - box[0].start
+        cosine = facing(posed, prior.triangles)
+        there &= (known[y, x] > 0.3) & (cosine > 0.15)
+        flow[k] = np.clip(found[y, x], -_FARTHEST, _FARTHEST)
+        sure[k] = there * cosine
+    return flow, sure
+
+
+def _jacobian(posed: np.ndarray, rotation: np.ndarray, focal: float) -> np.ndarray:
+    """V x 2 x 3: pixels by metres in the head frame."""
+    scale = focal / posed[:, 2]
+    x, y = posed[:, 0] / posed[:, 2], posed[:, 1] / posed[:, 2]
+    return np.stack(
+        [scale[:, None] * (rotation[0] - x[:, None] * rotation[2]), scale[:, None] * (rotation[1] - y[:, None] * rotation[2])], 1
+    )

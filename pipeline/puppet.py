@@ -1,0 +1,126 @@
+"""What is moved: a source's pictures behind one door, whether they come from a portrait or an avatar."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from models.avatar.avatar import Avatar
+from models.avatar.render import AvatarRenderer
+from models.code import Camera, FaceCode, Person
+from models.portrait.render import View
+from models.prior.face import AnnyPrior
+from pipeline.source import Source, head_feature, mouth_feature
+
+_HEAD_LEAD, _HEAD_SWITCH = 0.6, 0.2  # the whole picture changes with the view, so it is left late: at some 12 degrees
+_MOUTH_LEAD, _MOUTH_SWITCH = 0.12, 0.1
+
+
+class Puppet(Protocol):
+    """Shows one person in any code; it may remember what it showed last.
+
+    Attributes:
+        person: who.
+        rest: 52, their resting expression.
+        base: their own pose and look.
+        is_video: whether there are frames of theirs that can serve as plates.
+    """
+
+    person: Person
+    rest: np.ndarray
+    base: FaceCode
+    is_video: bool
+
+    def again(self) -> Puppet:
+        """The same person without the memory."""
+        ...
+
+    def __call__(self, code: FaceCode, camera: Camera, time: float, plate: View | None = None) -> np.ndarray:
+        """H x W x 3 uint8 sRGB.
+
+        Args:
+            plate: a picture that keeps its own motion, drawn instead of the person's own pictures (a portrait's alone).
+        """
+        ...
+
+
+class Chooser:
+    """Keeps to one of several pictures until another is clearly nearer, then goes over to it smoothly.
+
+    Args:
+        lead: how much nearer, in the feature's unit, another must be.
+        seconds: that going over takes.
+    """
+
+    def __init__(self, lead: float, seconds: float):
+        self._lead, self._seconds = lead, seconds
+        self._now: int | None = None
+        self._before: int | None = None
+        self._since = 0.0
+
+    def __call__(self, distances: list[float], time: float) -> list[tuple[int, float]]:
+        """[(number, share)] of one picture, or of two while going over; the shares sum to 1."""
+        best = int(np.argmin(distances))
+        if self._now is None:
+            self._now = best
+        if self._before is not None and time - self._since >= self._seconds:
+            self._before = None
+        if self._before is None and distances[best] < distances[self._now] - self._lead:
+            self._before, self._now, self._since = self._now, best, time
+        if self._before is None:
+            return [(self._now, 1.0)]
+        share = min(max((time - self._since) / self._seconds, 0.0), 1.0)
+        return [(self._now, share), (self._before, 1.0 - share)]
+
+
+class PortraitPuppet:
+    """A photo's or a video's person: the nearest of their views, with the nearest of their mouths."""
+
+    def __init__(self, source: Source):
+        self.source = source
+        self.person, self.rest, self.is_video = source.person, source.rest, source.is_video
+        self.base = source.views[0].code
+        self._heads, self._mouths = Chooser(_HEAD_LEAD, _HEAD_SWITCH), Chooser(_MOUTH_LEAD, _MOUTH_SWITCH)
+
+    def again(self) -> PortraitPuppet:
+        return PortraitPuppet(self.source)
+
+    def __call__(self, code: FaceCode, camera: Camera, time: float, plate: View | None = None) -> np.ndarray:
+        if plate is not None:
+            return self._render(plate, code, camera, time)
+        views = self.source.views
+        near = [float(np.linalg.norm(head_feature(v.code) - head_feature(code))) for v in views]
+        (number, share), *other = self._heads(near, time)
+        image = self._render(views[number], code, camera, time)
+        for old, _ in other:
+            before = self._render(views[old], code, camera, time)
+            image = np.round(before + share * (image.astype(np.float32) - before)).astype(np.uint8)
+        return image
+
+    def _render(self, view: View, code: FaceCode, camera: Camera, time: float) -> np.ndarray:
+        bank = self.source.mouths
+        mouths = []
+        if bank:
+            wanted = mouth_feature(code)
+            near = [float(np.linalg.norm(mouth_feature(m.code) - wanted)) for m in (view, *bank)]
+            # number 0 is the view's own mouth, which needs no lending
+            mouths = [(bank[k - 1], share) for k, share in self._mouths(near, time) if k > 0]
+        return self.source.portrait.render(view, code, camera, mouths)
+
+
+class AvatarPuppet:
+    """A learned person."""
+
+    is_video = False
+
+    def __init__(self, avatar: Avatar, prior: AnnyPrior, device: str = "cpu"):
+        self.renderer = AvatarRenderer(avatar, prior)
+        self.avatar, self.person, self.rest = avatar, avatar.person, avatar.person.neutral
+        self.base = avatar.space.middle
+
+    def again(self) -> AvatarPuppet:
+        return self
+
+    def __call__(self, code: FaceCode, camera: Camera, time: float, plate: View | None = None) -> np.ndarray:
+        return self.renderer.render(code, camera)
