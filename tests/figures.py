@@ -329,10 +329,22 @@ def raster(media: Path) -> None:
     rasteriser_speed(row, head)
 
 
+def avatar(media: Path) -> None:
+    from tests.avatar_figures import held_out
+
+    held_out(media, row, head)
+
+
+def avatar_speed(media: Path) -> None:
+    from tests.avatar_figures import speed
+
+    speed(row, head)
+
+
 NAMES = {
     "landmarks": landmarks, "self": self_, "jitter": jitter, "lengths": lengths, "odd": odd, "memory": memory, "prior": prior,
     "speed": speed, "cross": cross, "encoder": encoder, "raster": raster,
-    "photometric": photometric, "dense": dense, "shape": shape,
+    "photometric": photometric, "dense": dense, "shape": shape, "avatar": avatar, "avatar-speed": avatar_speed,
 }  # fmt: skip
 
 if __name__ == "__main__":

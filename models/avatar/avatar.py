@@ -35,6 +35,8 @@ SUFFIX = ".avatar"
 class Avatar:
     """What was learned of a person.
 
+    `shift` and `skin` follow the whole code, the other layers the head's pose alone.
+
     Attributes:
         person: their identity and camera; the camera's size is that of the pictures.
         lift: V x 3 metres, head frame: where their surface lies beside the fitted head's (hair, ears).
@@ -108,7 +110,7 @@ class Avatar:
             tensors[f"{name}.mixing"] = layer.mixing
         size = sum(t.nbytes for t in tensors.values())
         if size > LARGEST - 100_000:
-            raise ModelError(f"{path}: {size / 1e6:.1f} MB of tensors, expected at most {LARGEST / 1e6:.0f}. Use fewer bases.")
+            raise ModelError(f"{path}: {size / 1e6:.1f} MB of tensors, expected at most {LARGEST / 1e6:.0f} MB. Use fewer bases.")
         metadata = {
             "format": FORMAT, "prior": str(PRIOR_VERSION), "camera": json.dumps(vars(camera)), "origin": json.dumps(self.origin),
         }  # fmt: skip
@@ -152,7 +154,7 @@ def load_avatar(path: str | Path, prior: AnnyPrior) -> Avatar:
             f"{path}: no such file, expected an avatar. Check the name, or make one with `python -m pipeline avatar`."
         )
     if path.stat().st_size > LARGEST:
-        raise ModelError(f"{path}: {path.stat().st_size / 1e6:.1f} MB, expected at most {LARGEST / 1e6:.0f}. {again}")
+        raise ModelError(f"{path}: {path.stat().st_size / 1e6:.1f} MB, expected at most {LARGEST / 1e6:.0f} MB. {again}")
     try:
         with safe_open(str(path), framework="np") as file:
             metadata = file.metadata() or {}

@@ -14,7 +14,7 @@ from numba import njit, prange
 
 _CHUNK = 1 << 18  # columns at once
 _BLOCK = 4096
-RIDGE = 0.5  # of the kernel's mean diagonal
+RIDGE = 1.0  # of the kernel's mean diagonal
 
 
 @dataclass(frozen=True, eq=False)

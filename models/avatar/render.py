@@ -59,14 +59,17 @@ class AvatarRenderer:
         """
         avatar, size = self.avatar, (self.avatar.height, self.avatar.width)
         camera = camera or avatar.person.camera
-        near = avatar.space.nearness(avatar.space.place(code))
+        at = avatar.space.place(code)
+        near, near_pose = avatar.space.nearness(at), avatar.space.pose_nearness(at)
         posed, projected = self.shape.posed(code, camera, avatar.shift.blend(near).reshape(-1, 3))
-        around, around_projected = posed_shell(avatar.shell, code, camera, avatar.swell.blend(near))
+        around, around_projected = posed_shell(avatar.shell, code, camera, avatar.swell.blend(near_pose))
         seen = rasterise(projected, self.prior.triangles, *size)
         behind = rasterise(around_projected, avatar.shell.triangles, *size)
         out = np.empty((*size, 3), np.uint8)
         with PARALLEL:
-            blended = {name: getattr(avatar, name).blend(near, self._room[name]) for name in _BLENDED}
+            blended = {
+                name: getattr(avatar, name).blend(near if name == "skin" else near_pose, self._room[name]) for name in _BLENDED
+            }
             mesh = _surface(seen, posed, self.prior.triangles, self.shape.opacity, self.colours, blended["skin"].reshape(-1, 3))
             shell = _surface(
                 behind, around, avatar.shell.triangles, avatar.shell.opacity, avatar.shell_colours, blended["halo"].reshape(-1, 3)

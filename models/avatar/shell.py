@@ -12,7 +12,7 @@ LEVEL = 4  # 2,562 directions, 5,120 triangles
 
 @lru_cache(maxsize=2)
 def icosphere(level: int = LEVEL) -> tuple[np.ndarray, np.ndarray]:
-    """D x 3 float32 unit directions and T x 3 int32 triangles, wound clockwise as seen from outside in y-down axes."""
+    """D x 3 float32 unit directions and T x 3 int32 triangles whose normals point outwards."""
     golden = (1 + 5**0.5) / 2
     points = [[-1, golden, 0], [1, golden, 0], [-1, -golden, 0], [1, -golden, 0]]
     points = np.array(points + [p[2:] + p[:2] for p in points] + [p[1:] + p[:1] for p in points], float)

@@ -13,7 +13,8 @@ from models.code import FaceCode
 
 SIZE = 62  # expression 52, gaze 4, rotation 3, translation 3
 _FLOOR = np.concatenate([np.full(52, 0.05), np.full(4, 0.05), np.full(3, 0.05), np.full(3, 0.02)])  # least deviations
-_REACH = 4.0  # standard deviations at which examples still speak for each other
+_FACE, _POSE = slice(0, 56), slice(56, 62)
+_REACH, _POSE_REACH = 4.0, 2.0  # standard deviations at which examples still speak for each other
 _MARGIN = 0.25  # of a value's range: how far outside it an unknown code is let
 
 
@@ -64,11 +65,20 @@ class CodeSpace:
         return np.clip(at, self.low, self.high) + margin * (np.tanh(over / margin) - np.tanh(under / margin))
 
     def nearness(self, at: np.ndarray) -> np.ndarray:
-        """... x N: the kernel between places (... x 62) and the examples.
+        """... x N: the kernel between places (... x 62) and the examples, for what follows the whole code.
 
-        A constant, a linear kernel and a Gaussian one: what is always so, what follows the code linearly everywhere, and what it
-        does only near examples.
+        A constant, a linear kernel and Gaussian ones of expression and of pose: what is always so, what follows the code linearly
+        everywhere, and what it does only near examples.
         """
         product = at @ self.examples.T
-        away = (at**2).sum(-1)[..., None] + (self.examples**2).sum(1) - 2 * product
-        return 1 + 0.5 * product / _REACH**2 + np.exp(-0.5 * np.maximum(away, 0) / _REACH**2)
+        return 1 + 0.5 * product / _REACH**2 + self._gaussian(at, _FACE, _REACH) + self._gaussian(at, _POSE, _POSE_REACH)
+
+    def pose_nearness(self, at: np.ndarray) -> np.ndarray:
+        """... x N: the same by the head's pose alone, for hair and scene: what they have to do with a smile is chance."""
+        product = at[..., _POSE] @ self.examples[:, _POSE].T
+        return 1 + 0.5 * product / _POSE_REACH**2 + self._gaussian(at, _POSE, _POSE_REACH)
+
+    def _gaussian(self, at: np.ndarray, part: slice, reach: float) -> np.ndarray:
+        a, b = at[..., part], self.examples[:, part]
+        away = (a**2).sum(-1)[..., None] + (b**2).sum(1) - 2 * a @ b.T
+        return np.exp(-0.5 * np.maximum(away, 0) / reach**2)

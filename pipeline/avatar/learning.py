@@ -20,7 +20,7 @@ from models.avatar.space import CodeSpace
 from models.head import Head
 from models.prior.face import AnnyPrior
 from pipeline.avatar.footage import Footage, read_clips
-from pipeline.avatar.outer import head_and_hair, learn_outer, learn_swell
+from pipeline.avatar.outer import POSE_RIDGE, head_and_hair, learn_outer, learn_swell
 from pipeline.avatar.regions import chin_of, head_region
 from pipeline.avatar.registration import SHIFT_RANK, look, register
 from pipeline.errors import Refusal
@@ -130,8 +130,9 @@ class Learner:
         seen = look(footage, self.shape, self.colours, shifts)
         skin = regress(seen.colour, seen.weight, smoother, self.settings.bases, self.importance)
         del seen
-        swell = learn_swell(footage, self.shape.head, self.shell, smoother)
-        scene, change, halo, veil = learn_outer(footage, self.shape, smoother, shifts, self.shell, swell, self.around)
+        by_pose = Smoother.of(space.pose_nearness(space.examples), POSE_RIDGE)
+        swell = learn_swell(footage, self.shape.head, self.shell, by_pose)
+        scene, change, halo, veil = learn_outer(footage, self.shape, by_pose, shifts, self.shell, swell, self.around)
         if not self.settings.halo:
             veil = replace(veil, mean=np.zeros_like(veil.mean), scale=np.zeros_like(veil.scale))
         return Avatar(

@@ -26,7 +26,8 @@ _STIFF = 30.0  # of the shell against what its outlines say
 _OUTLINE_LOOKS, _OUTLINE_TURNS = 48, 5
 _MARGIN = 0.004  # metres from hair to shell, for strands and the matte's own softness
 _FADE = (0.0, 0.05)  # metres under the chin between which the halo ends
-SWELL_RANK, _SWELL_RIDGE = 8, 0.2
+SWELL_RANK = 8
+POSE_RIDGE = 0.05  # of the kernel of poses: six numbers leave little to overfit
 _RIM_WIDTH = 0.004  # metres from its outline within which a direction belongs to it
 _MOST_SWELL = 0.02  # metres
 _SWELL_SMOOTH = 6
@@ -109,8 +110,7 @@ def learn_swell(footage: Footage, head: Head, shell: Shell, smoother: Smoother) 
     for _ in range(_SWELL_SMOOTH):  # between directions of the outline the radius goes on smoothly
         total, weight = total @ smooth.T, weight @ smooth.T
     values = (total / np.maximum(weight, 1e-4))[..., None]
-    firm = Smoother.of(smoother.kernel, _SWELL_RIDGE)
-    return regress(values, np.round(255 * np.clip(3 * weight, 0, 1)).astype(np.uint8), firm, SWELL_RANK)
+    return regress(values, np.round(255 * np.clip(3 * weight, 0, 1)).astype(np.uint8), smoother, SWELL_RANK)
 
 
 def learn_outer(

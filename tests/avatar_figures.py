@@ -1,0 +1,84 @@
+"""What docs/figures.md states of avatars; run through `python -m tests.figures`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from capture.face_tracker import FaceMesh
+from models.avatar.avatar import load_avatar
+from models.avatar.render import AvatarRenderer
+from models.code import FaceCode
+from models.prior.face import load_prior
+from pipeline.avatar.evaluation import ALIGNED, AVATAR, NEAREST, ONE_SHOT, evaluate_avatar
+from pipeline.avatar.learning import LearningSettings, learn_avatar
+
+CLIPS = (
+    "face/talking_head_male_turning_25fps_512.mp4", "face/selfie_male_glasses_expressions_30fps_512x480.mp4",
+    "face/talking_head_male_suit_30fps_960.mp4", "face/selfie_female_expressions_blackbar_30fps_512.mp4",
+)  # fmt: skip
+HOLDOUT = 0.2
+
+
+def held_out(media: Path, row, head) -> None:
+    """Each clip's last fifth, by an avatar that learned from the rest, and by what is easy."""
+    prior = load_prior()
+    head(
+        "clip", "seconds in all", "MB", "avatar: head dB", "all", "face", "mouth", "eyes", "SSIM head", "MS-SSIM all",
+        "landmarks %", "mouth %", "eyes %", "nearest: head dB", "aligned: head dB (face)", "one-shot: head dB (face)",
+    )  # fmt: skip
+    table, curves = [], []
+    folder = Path("out/avatars")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in CLIPS:
+        path = folder / f"{Path(name).stem}.avatar"
+        begun = perf_counter()
+        learned = learn_avatar([str(media / name)], path, prior, LearningSettings(holdout=HOLDOUT), say=lambda line: None)
+        seconds = perf_counter() - begun
+        report = evaluate_avatar(path, str(media / name), prior, learned["first_held_out"][0], sheet=path.with_suffix(".png"))
+        ours, easy = report["methods"][AVATAR], report["methods"]
+        values = [seconds, learned["bytes"] / 1e6]
+        values += [ours[f"psnr_{k}"] for k in ("mask", "all", "face", "mouth", "eyes")]
+        values += [ours["ssim_mask"], ours["ms_ssim_all"]]
+        values += [ours[f"landmarks_{k}"] for k in ("overall", "mouth", "eyes")]
+        values += [easy[NEAREST]["psnr_mask"]]
+        cells = [f"{v:.3f}" if 7 <= k <= 8 else float(v) for k, v in enumerate(values)]
+        pairs = [(easy[k]["psnr_mask"], easy[k]["psnr_face"]) for k in (ALIGNED, ONE_SHOT) if k in easy]
+        row(f"`{Path(name).name}`", *cells, *(f"{a:.2f} ({b:.2f})" for a, b in pairs))
+        best = [max(v[f"psnr_{k}"] for name, v in easy.items() if name != AVATAR) for k in ("mask", "face")]
+        table.append([ours["psnr_mask"], ours["psnr_all"], ours["psnr_face"], *best])
+        curves.append((name, learned["curve"]))
+    middle = np.mean(table, 0)
+    head("mean of four", "dB")
+    for name, value in zip(("head", "all", "face", "head, best baseline of each", "face, best baseline of each"), middle):
+        row(name, float(value))
+    head("clip", "seconds since the start: head dB on frames learned from")
+    for name, curve in curves:
+        row(f"`{Path(name).name}`", ", ".join(f"{p['seconds']:.0f} s: {p['psnr_head_seen']:.2f}" for p in curve))
+
+
+def speed(row, head, path: str | None = None) -> None:
+    """An avatar drawn again and again, in turns with MediaPipe's face mesh."""
+    prior = load_prior()
+    found = [path] if path else sorted(str(p) for p in Path("out/avatars").glob("*.avatar"))
+    head("avatar", "size", "frames a second", "of the face mesh's time")
+    for name in found:
+        avatar = load_avatar(name, prior)
+        renderer, mesh = AvatarRenderer(avatar, prior), FaceMesh()
+        space, times = avatar.space, {"avatar": [], "mesh": []}
+        rng = np.random.default_rng(0)
+        for _ in range(120):
+            features = space.centre + space.scale * space.examples[rng.integers(len(space.examples))]
+            middle = space.middle
+            code = FaceCode(np.clip(features[:52], 0, 1), middle.rotation, features[59:62], features[52:56].reshape(2, 2))
+            start = perf_counter()
+            picture = renderer.render(code)
+            between = perf_counter()
+            mesh(picture)
+            times["avatar"].append(between - start)
+            times["mesh"].append(perf_counter() - between)
+        mesh.close()
+        ours, theirs = (float(np.median(times[k][20:])) for k in ("avatar", "mesh"))
+        row(f"`{Path(name).stem}`", f"{avatar.width}x{avatar.height}", 1 / ours, ours / theirs)

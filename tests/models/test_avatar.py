@@ -1,0 +1,284 @@
+"""What avatars are made of: mesh colours, the regression, the space of codes, the shell, and the file."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from models.avatar.avatar import FORMAT, LARGEST, Avatar, is_avatar, load_avatar
+from models.avatar.linear import Linear, Smoother, regress
+from models.avatar.mesh_colours import MeshColours, gather, sample_areas, segments_of
+from models.avatar.render import AvatarRenderer, draw_mesh
+from models.avatar.shell import Shell, icosphere
+from models.avatar.space import SIZE, CodeSpace
+from models.code import Camera, FaceCode, Person
+from models.errors import ModelError
+from models.portrait.shade import facing
+from models.raster.cpu import interpolate, rasterise
+from tests.conftest import expression, turned
+
+QUAD = np.array([[0, 1, 2], [1, 3, 2]], np.int32)
+
+
+def square(side: float = 64.0) -> np.ndarray:
+    """Two triangles across a picture of 64 pixels, at depth 1."""
+    return np.array([[0, 0, 1], [side, 0, 1], [0, side, 1], [side, side, 1]], np.float32)
+
+
+@pytest.mark.parametrize("segments", [1, 2, 5, 12])
+def test_neighbours_share_their_edge(segments):
+    colours = MeshColours.of(QUAD, np.full(2, segments))
+    # corners, inner points of five edges, inner points of two triangles
+    assert len(colours) == 4 + 5 * (segments - 1) + 2 * (segments - 1) * (segments - 2) // 2
+    assert len(colours.index) == 2 * (segments + 1) * (segments + 2) // 2
+    assert colours.barycentric.sum(1) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("segments", [(1, 1), (4, 4), (3, 8)])
+def test_what_is_linear_is_drawn_exactly(segments):
+    """Also where the two triangles have different numbers of samples along the edge between them."""
+    colours = MeshColours.of(QUAD, np.array(segments))
+    corners = square()[QUAD[colours.triangle]]
+    place = np.einsum("sk,skc->sc", colours.barycentric, corners)
+    skin = np.stack([2 * place[:, 0], 3 * place[:, 1], 255 - place.sum(1)], 1).astype(np.float32)
+    seen = rasterise(square(), QUAD, 64, 64)
+    drawn = draw_mesh(np.zeros((64, 64, 3), np.uint8), seen, QUAD, colours, skin)
+    y, x = np.mgrid[0:64, 0:64] + 0.5
+    wanted = np.stack([2 * x, 3 * y, 254 - x - y], -1)
+    assert np.abs(drawn - wanted).max() <= 0.51
+
+
+def test_samples_keep_their_distance(prior):
+    spacing = np.full(len(prior.triangles), 0.002)
+    segments = segments_of(prior.mean, prior.triangles, spacing)
+    corners = prior.mean[prior.triangles]
+    longest = np.max([np.linalg.norm(corners[:, k] - corners[:, k - 1], axis=1) for k in range(3)], axis=0)
+    reached = longest / segments
+    assert (reached[segments < 12] <= 0.002 + 1e-9).all() and segments.min() == 1
+    areas = sample_areas(MeshColours.of(prior.triangles, segments), prior.mean, prior.triangles)
+    assert areas.mean() == pytest.approx(1, abs=1e-3) and (areas > 0).all()
+
+
+def test_samples_tell_what_a_picture_shows_and_what_is_hidden():
+    colours = MeshColours.of(QUAD, np.array([8, 8]))
+    y, x = np.mgrid[0:64, 0:64]
+    picture = np.stack([2 * x, 3 * y, np.full_like(x, 77)], -1).astype(np.uint8)
+    points = square()
+    seen = rasterise(points, QUAD, 64, 64)
+    colour, weight = np.zeros((len(colours), 3), np.uint8), np.zeros(len(colours), np.uint8)
+    facing = np.ones(4, np.float32)
+    gather(picture, seen.depth, points, facing, QUAD, colours.triangle, colours.barycentric, 0.01, colour, weight)
+    place = np.einsum("sk,skc->sc", colours.barycentric, points[QUAD[colours.triangle]])
+    inner = (place[:, :2] > 1).all(1) & (place[:, :2] < 63).all(1)
+    assert (weight[inner] == 255).all()
+    assert np.abs(colour[inner, 0] - (2 * place[inner, 0] - 1)).max() <= 1
+    assert np.abs(colour[inner, 1] - (3 * place[inner, 1] - 1.5)).max() <= 1
+    nearer = seen.depth - np.float32(0.1)
+    gather(picture, nearer, points, facing, QUAD, colours.triangle, colours.barycentric, 0.01, colour, weight)
+    assert not weight.any()
+    gather(picture, seen.depth, points, 0 * facing, QUAD, colours.triangle, colours.barycentric, 0.01, colour, weight)
+    assert not weight.any()
+
+
+def linear_world(examples: int = 60, inner: int = 4, places: int = 300):
+    """Values that are linear in a code of `inner` numbers."""
+    rng = np.random.default_rng(0)
+    codes = rng.normal(size=(examples, inner))
+    codes -= codes.mean(0)
+    truth = rng.normal(size=(inner, places * 3)) * 6
+    values = (codes @ truth + 128).reshape(examples, places, 3).astype(np.float32)
+    fresh = rng.normal(size=inner)
+    return codes, values, fresh, fresh @ truth + 128
+
+
+def test_the_regression_finds_what_is_linear():
+    codes, values, fresh, wanted = linear_world()
+    smoother = Smoother.of(codes @ codes.T, 1e-5)
+    everywhere = np.full(values.shape[:2], 255, np.uint8)
+    full = regress(values, everywhere, smoother, 4)
+    # eight bits a basis: half a step of each, weighed
+    assert np.abs(full.blend(fresh @ codes.T) - wanted).max() < 0.5
+    less = regress(values, everywhere, smoother, 2)
+    error = [np.abs(one.blend(fresh @ codes.T) - wanted).mean() for one in (less, full)]
+    assert error[0] > 4 * error[1] and len(less.scale) == 2
+
+
+def test_important_places_get_the_bases():
+    """Twenty places that alone follow one part of the code are lost among the others, unless they matter more."""
+    codes, values, _, _ = linear_world()
+    apart = np.arange(300) < 20
+    share = np.where(apart[None], codes[:, 3:] * 20, 0)[..., None]
+    values = np.where(apart[None, :, None], 128 + share, values).astype(np.float32)
+    smoother = Smoother.of(codes @ codes.T, 1e-5)
+    everywhere = np.full(values.shape[:2], 255, np.uint8)
+    error = []
+    for importance in (None, np.where(apart, 1000.0, 1.0)):
+        found = regress(values, everywhere, smoother, 1, importance)
+        made = np.stack([found.blend(code @ codes.T) for code in codes]).reshape(values.shape)
+        error.append(np.sqrt(((made - values) ** 2)[:, apart].mean()))
+    assert error[1] < 0.2 * error[0]
+
+
+def test_what_was_never_seen_says_nothing():
+    codes, values, fresh, wanted = linear_world()
+    smoother = Smoother.of(1 + codes @ codes.T, 1e-5)
+    rng = np.random.default_rng(1)
+    seen = (rng.random(values.shape[:2]) > 0.2).astype(np.uint8) * 255
+    seen[:, :7] = 0
+    spoilt = np.where(seen[..., None] > 0, values, 9999.0).astype(np.float32)
+    found = regress(spoilt, seen, smoother, 4, rounds=30).blend(1 + fresh @ codes.T).reshape(300, 3)
+    assert (found[:7] == 0).all()
+    assert np.abs(found[7:] - wanted.reshape(300, 3)[7:]).mean() < 0.15 * np.abs(wanted - 128).mean()
+
+
+def codes_of(count: int = 20) -> list[FaceCode]:
+    rng = np.random.default_rng(0)
+    return [
+        FaceCode(
+            expression(jawOpen=rng.uniform(0, 0.5), eyeBlinkLeft=rng.uniform(0, 1)), turned(*rng.normal(0, 0.1, 3)),
+            np.array([0, 0, 0.6]) + rng.normal(0, 0.01, 3), rng.normal(0, 0.1, (2, 2)),
+        )
+        for _ in range(count)
+    ]  # fmt: skip
+
+
+def test_codes_beyond_what_was_learned_are_drawn_to_it():
+    codes = codes_of()
+    space = CodeSpace.of(codes)
+    assert space.examples.shape == (20, SIZE)
+    for code, example in zip(codes, space.examples):  # those that were learned from stay where they are
+        assert space.place(code) == pytest.approx(example, abs=1e-9)
+    jaw = np.flatnonzero(expression(jawOpen=1.0))[0]
+    near, far, farther = (space.place(replace(codes[0], expression=expression(jawOpen=v)))[jaw] for v in (0.5, 0.8, 1.0))
+    assert near <= far <= farther < space.high[jaw] + 0.25 * (space.high[jaw] - space.low[jaw]) + 0.01
+    wild = FaceCode(np.ones(52), turned(1.5, 1.0, 0.5), np.array([3.0, 2.0, 0.1]), np.full((2, 2), 0.8))
+    assert np.isfinite(space.nearness(space.place(wild))).all()
+    kernel = space.nearness(space.examples)
+    assert kernel == pytest.approx(kernel.T) and np.linalg.eigvalsh(kernel).min() > -1e-9
+    middle = space.middle
+    assert space.place(middle)[52:] == pytest.approx(np.zeros(10), abs=0.01)
+
+
+def test_the_shell_is_a_sphere_of_directions():
+    directions, triangles = icosphere()
+    assert len(directions) == 10 * 4**4 + 2 and len(triangles) == 20 * 4**4
+    assert np.linalg.norm(directions, axis=1) == pytest.approx(1, abs=1e-6)
+    shell = Shell(np.array([0, 0, 0.6], np.float32), np.full(len(directions), 0.1, np.float32), np.ones(len(directions)))
+    projected = Camera(500.0, 256, 256).project(shell.vertices)
+    whole = rasterise(projected, triangles, 256, 256)
+    # the outline of a sphere: r f / sqrt(d^2 - r^2) pixels
+    radius = 0.1 * 500 / np.sqrt(0.36 - 0.01)
+    assert (whole.triangle >= 0).sum() == pytest.approx(np.pi * radius**2, rel=0.01)
+    assert interpolate(whole, triangles, shell.vertices[:, 2:])[128, 128, 0] == pytest.approx(0.5, abs=1e-3)
+    cosine = interpolate(whole, triangles, facing(shell.vertices, triangles)[:, None])[..., 0]
+    assert cosine[128, 128] == pytest.approx(1, abs=1e-2)
+    assert (cosine[whole.triangle >= 0] > -0.1).all()  # all wound outwards
+
+
+@pytest.fixture(scope="module")
+def avatar(prior) -> Avatar:
+    """One that was never learned: smooth colours, a little motion."""
+    rng = np.random.default_rng(0)
+    codes = codes_of(12)
+    space = CodeSpace.of(codes)
+    segments = np.ones(len(prior.triangles), np.int32)
+    directions, faces = icosphere()
+    around = np.ones(len(faces), np.int32)
+
+    def layer(size: int, mean: float, spread: float, rank: int = 3) -> Linear:
+        basis = rng.integers(-127, 128, (rank, size)).astype(np.int8)
+        return Linear(
+            np.full(size, mean, np.float32), basis, np.full(rank, spread / 127, np.float32),
+            (rng.normal(size=(12, rank)) * 0.1).astype(np.float32),
+        )  # fmt: skip
+
+    person = Person(rng.normal(0, 0.5, 80), np.zeros((478, 3)), Camera(300.0, 96, 128), np.zeros(52), np.zeros((2, 2)))
+    samples = [len(MeshColours.of(t, s)) for t, s in ((prior.triangles, segments), (faces, around))]
+    shell = Shell(np.zeros(3, np.float32), np.full(len(directions), 0.13, np.float32), np.ones(len(directions), np.float32))
+    return Avatar(
+        person, np.zeros_like(prior.mean), space, segments, layer(3 * len(prior.mean), 0, 1e-4), layer(3 * samples[0], 180, 8),
+        shell, layer(len(directions), 0, 1e-4), around, layer(3 * samples[1], 40, 4), layer(samples[1], 250, 2),
+        np.full((128, 96, 3), 90, np.uint8), layer(3 * 64 * 48, 0, 2), {"clips": ["none"]},
+    )  # fmt: skip
+
+
+def test_layers_lie_over_each_other(prior, avatar):
+    """Face over hair over scene, each where it belongs."""
+    code = FaceCode(np.zeros(52), np.eye(3), np.array([0.0, 0.0, 0.9]))
+    picture = AvatarRenderer(avatar, prior).render(code).astype(int)
+    assert picture.shape == (128, 96, 3)
+    assert np.abs(picture[:6] - 90).max() < 20  # scene
+    assert np.abs(picture[64, 48] - 180).max() < 40  # face
+    top = Camera(300.0, 96, 128).project(np.array([[0.0, -0.12, 0.9]]))[0]
+    assert np.abs(picture[int(top[1]) + 3, int(top[0])] - 40).max() < 25  # hair
+
+
+def test_a_saved_avatar_draws_the_same(prior, avatar, tmp_path):
+    path = tmp_path / "one.avatar"
+    avatar.save(path)
+    assert is_avatar(path) and path.stat().st_size < LARGEST
+    with safe_open(str(path), framework="np") as file:
+        assert file.metadata()["format"] == FORMAT
+    again = load_avatar(path, prior)
+    assert again.origin == avatar.origin
+    code = codes_of(1)[0]
+    a, b = (AvatarRenderer(one, prior).render(code).astype(int) for one in (avatar, again))
+    assert np.abs(a - b).mean() < 0.1 and np.abs(a - b).max() <= 40  # half floats move an outline by a hair
+
+
+def tampered(path, target, change):
+    """The file with its tensors and metadata changed."""
+    with safe_open(str(path), framework="np") as file:
+        metadata, tensors = file.metadata(), {k: file.get_tensor(k) for k in file.keys()}
+    change(metadata, tensors)
+    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, str(target), metadata=metadata)
+
+
+BAD = {
+    "later version": (lambda m, t: m.update(format="understudy-avatar-2"), "format 'understudy-avatar-2'"),
+    "another prior": (lambda m, t: m.update(prior="3"), "version 3 of the prior"),
+    "a tensor is gone": (lambda m, t: t.pop("skin.mean"), "altered or damaged"),
+    "a tensor is short": (lambda m, t: t.update({"veil.mean": t["veil.mean"][:-1]}), "altered or damaged"),
+    "of another kind": (lambda m, t: t.update({"scene": t["scene"].astype(np.float32)}), "altered or damaged"),
+    "no number": (lambda m, t: t.update({"lift": np.full_like(t["lift"], np.nan)}), "altered or damaged"),
+    "segments": (lambda m, t: t.update({"segments": np.zeros_like(t["segments"])}), "altered or damaged"),
+    "camera": (lambda m, t: m.update(camera=json.dumps({"focal": 1e9, "width": 96, "height": 128})), "altered or damaged"),
+    "no camera": (lambda m, t: m.pop("camera"), "altered or damaged"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_are_refused_in_one_line(name, prior, avatar, tmp_path):
+    change, said = BAD[name]
+    avatar.save(tmp_path / "one.avatar")
+    tampered(tmp_path / "one.avatar", tmp_path / "bad.avatar", change)
+    with pytest.raises(ModelError, match=said) as error:
+        load_avatar(tmp_path / "bad.avatar", prior)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_file_is_refused_in_one_line(prior, avatar, tmp_path):
+    avatar.save(tmp_path / "one.avatar")
+    whole = (tmp_path / "one.avatar").read_bytes()
+    for name, content, said in (
+        ("cut.avatar", whole[: len(whole) // 2], "cut off"), ("empty.avatar", b"", "not an avatar"),
+        ("text.avatar", b"hello" * 99, "not an avatar"), ("large.avatar", bytes(LARGEST + 1), "expected at most 20 MB"),
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ModelError, match=said):
+            load_avatar(tmp_path / name, prior)
+    with pytest.raises(ModelError, match="no such file"):
+        load_avatar(tmp_path / "nowhere.avatar", prior)
+
+
+def test_too_many_bases_are_refused_and_the_old_file_stays(prior, avatar, tmp_path):
+    path = tmp_path / "one.avatar"
+    avatar.save(path)
+    before = path.read_bytes()
+    wide = replace(avatar, skin=replace(avatar.skin, basis=np.zeros((2000, len(avatar.skin.mean)), np.int8)))
+    with pytest.raises(ModelError, match="expected at most 20 MB"):
+        wide.save(path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
