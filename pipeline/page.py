@@ -24,7 +24,8 @@ import gradio as gr
 
 from capture.errors import MediaError
 from capture.frame import Frame
-from models.avatar.avatar import Avatar, is_avatar, load_avatar
+from models.avatar.avatar import SUFFIX, Avatar, is_avatar, load_avatar
+from models.errors import ModelError
 from models.prior.face import AnnyPrior, cache_folder, load_prior
 from pipeline.builtin import BUILTIN
 from pipeline.errors import Refusal
@@ -124,16 +125,26 @@ class Page:
             self._sources[name] = load_avatar(name, self.prior) if learned else prepare_source(open_source(name), self.prior)
         return self._sources[name]
 
+    def items(self, names: list[str]) -> list[tuple]:
+        """(picture, caption) of every source in the gallery."""
+        items = []
+        for name in names:
+            image = rest_picture(self.puppet(name)) if is_avatar(name) else next(iter(open_source(name))).image
+            scale = 256 / max(image.shape[:2])
+            small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+            items.append((small, "built-in portrait" if name == BUILTIN else Path(name).name))
+        return items
+
     def add_source(self, file: str | None, names: list[str]):
         """A visitor's own portrait joins the gallery and is chosen."""
         if file is None:
             return gr.skip(), gr.skip(), gr.skip()
         try:
             self.source(file)
-        except (MediaError, Refusal) as error:
+        except (MediaError, ModelError, Refusal) as error:
             raise gr.Error(_shown(error, file), duration=12, print_exception=False) from None
         names = [*names, file]
-        return names, gallery_items(names), file
+        return names, self.items(names), file
 
     def reenact(self, name: str, driver: str | None, pose: str, gain: float, audio: str, person: float, progress=gr.Progress()):
         """The Video tab's button."""
@@ -146,7 +157,7 @@ class Page:
         start = time.perf_counter()
         try:
             report = reenact(name, driver or BUILTIN, output, settings, prior=self.prior, listen=listen)
-        except (MediaError, Refusal) as error:
+        except (MediaError, ModelError, Refusal) as error:
             shutil.rmtree(output.parent, ignore_errors=True)
             raise gr.Error(_shown(error, name, driver), duration=12, print_exception=False) from None
         took = time.perf_counter() - start
@@ -212,17 +223,6 @@ class Page:
         return session
 
 
-def gallery_items(names: list[str]) -> list[tuple]:
-    """(picture, caption) of every source in the gallery."""
-    items = []
-    for name in names:
-        image = next(iter(open_source(name))).image
-        scale = 256 / max(image.shape[:2])
-        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
-        items.append((small, "built-in portrait" if name == BUILTIN else Path(name).name))
-    return items
-
-
 def _limited(image: np.ndarray) -> np.ndarray:
     scale = _LIVE_SIDE / max(image.shape[:2])
     return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
@@ -248,17 +248,20 @@ def build(prior: AnnyPrior | None = None) -> gr.Blocks:
         gr.Markdown("# Understudy\nOne person's performance drives another person's picture.")
         names = gr.State([BUILTIN])
         chosen = gr.State(BUILTIN)
-        gr.Markdown("**Who is moved:** choose a portrait, or add your own photo or video.")
+        gr.Markdown("**Who is moved:** choose a portrait, or add your own photo, video or avatar.")
         with gr.Row(equal_height=True):
             with gr.Column(scale=3, min_width=280):
                 gallery = gr.Gallery(
-                    gallery_items([BUILTIN]), label="Who is moved: choose a portrait", show_label=False,
+                    page.items([BUILTIN]), label="Who is moved: choose a portrait", show_label=False,
                     elem_id="source-gallery", columns=6, fit_columns=False, height=170,
                     allow_preview=False, selected_index=0, object_fit="contain", interactive=False,
                     format="jpeg", buttons=[],
                 )  # fmt: skip
             with gr.Column(scale=1, min_width=200):
-                upload = gr.File(label="Add a photo or video", file_types=["image", "video"], elem_id="source-upload", height=170)
+                upload = gr.File(
+                    label="Add a photo, video or avatar", file_types=["image", "video", SUFFIX], elem_id="source-upload",
+                    height=170,
+                )  # fmt: skip
         with gr.Row():
             pose = gr.Radio(
                 [("added to the portrait's", "relative"), ("the driver's own", "absolute"), ("the portrait's", "off")],

@@ -234,3 +234,20 @@ def test_bad_clips_are_refused_in_one_line(clip, prior, tmp_path):
         done = command("avatar", *words)
         assert done.returncode == 2 and said in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert not list(tmp_path.glob("*.avatar")) and not list(tmp_path.glob(".*"))
+
+
+def test_the_page_takes_an_avatar(learned_file, prior, tmp_path):
+    """It joins the gallery with a picture of its own; a damaged one is refused in words."""
+    import gradio as gr
+
+    from pipeline.builtin import BUILTIN
+    from pipeline.page import Page
+
+    page = Page(prior)
+    names, items, chosen = page.add_source(str(learned_file), [BUILTIN])
+    assert chosen == str(learned_file) == names[-1] and items[-1][1] == "person.avatar"
+    assert items[-1][0].shape == (256, 256, 3) and items[-1][0].std() > 20
+    bad = tmp_path / "bad.avatar"
+    bad.write_bytes(learned_file.read_bytes()[:5000])
+    with pytest.raises(gr.Error, match="bad.avatar: not an avatar"):
+        page.add_source(str(bad), names)
