@@ -333,7 +333,8 @@ def _learn_avatar(command: LearnAvatar) -> tuple[dict, str]:
         )
     seconds = report["seconds_tracking"] + report["seconds_learning"]
     line = f"{report['output']}: {report['bytes'] / 1e6:.1f} MB, {report['width']}x{report['height']}, "
-    return report, line + f"{_count(report['frames'], 'frame')}, {seconds:.0f} s"
+    line += f"{_count(report['frames'], 'frame')}, {seconds:.0f} s"
+    return report, line + (", stopped early" if report["stopped"] else "")
 
 
 def _evaluate_avatar(command: Evaluate) -> tuple[dict, str]:

@@ -110,11 +110,11 @@ class PortraitPuppet:
 
 
 class AvatarPuppet:
-    """A learned person."""
+    """A learned person; drawn on the CPU whatever device the rest uses."""
 
     is_video = False
 
-    def __init__(self, avatar: Avatar, prior: AnnyPrior, device: str = "cpu"):
+    def __init__(self, avatar: Avatar, prior: AnnyPrior):
         self.renderer = AvatarRenderer(avatar, prior)
         self.avatar, self.person, self.rest = avatar, avatar.person, avatar.person.neutral
         self.base = avatar.space.middle

@@ -84,11 +84,6 @@ class Avatar:
         """The halo's samples."""
         return MeshColours.of(self.shell.triangles, self.shell_segments)
 
-    @cached_property
-    def rest(self) -> np.ndarray:
-        """52: their resting face."""
-        return self.person.neutral
-
     def save(self, path: str | Path) -> None:
         """Writes the file, aside first and then renamed.
 
@@ -196,6 +191,8 @@ def _assembled(metadata: dict, tensors: dict[str, np.ndarray], prior: AnnyPrior)
     directions, faces = icosphere()
     sizes = {"centre": (3,), "radius": (len(directions),), "opacity": (len(directions),)}
     shell = Shell(**{name: take(f"shell.{name}", shape, np.float32) for name, shape in sizes.items()})
+    if space.scale.min() <= 0:
+        raise ValueError("a scale is not positive")
     segments, shell_segments = (
         take(name, (count,), np.uint8).astype(np.int32)
         for name, count in (("segments", len(prior.triangles)), ("shell.segments", len(faces)))

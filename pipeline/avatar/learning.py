@@ -99,12 +99,9 @@ class Learner:
 
     def _smoother(self, footage: Footage) -> tuple[CodeSpace, Smoother]:
         """The space with the footage's frames as its examples."""
-        examples = np.stack([self._place(code) for code in footage.codes])
+        examples = np.stack([self.space.place(code) for code in footage.codes])
         space = replace(self.space, examples=examples)
         return space, Smoother.of(space.nearness(examples))
-
-    def _place(self, code) -> np.ndarray:
-        return self.space.place(code)
 
     def _correct(self, footage: Footage) -> None:
         space, smoother = self._smoother(footage)
@@ -182,7 +179,7 @@ def learn_avatar(
 ) -> dict:  # fmt: skip
     """Learns an avatar from videos of one person into `output` (.avatar); returns a report.
 
-    Every stage that is better is saved at once, so that stopping early keeps what was learned.
+    Every stage that is better is saved at once; Ctrl-C after the first keeps it.
 
     Raises:
         MediaError, Refusal, ModelError: one line; an avatar that was there before stays as it was.
@@ -205,19 +202,25 @@ def learn_avatar(
     judged = footage.some(_JUDGED)
     curve, best = [], -np.inf
     say("seconds | frames | head, dB on frames learned from")
-    for avatar, learned_from in learner.stages(listen):
-        reached = _head_psnr(avatar, judged, prior)
-        curve.append({"seconds": perf_counter() - begun, "frames": learned_from, "psnr_head_seen": reached})
-        say(f"{curve[-1]['seconds']:.0f} | {learned_from} | {reached:.2f}")
-        if reached > best:
-            best = reached
-            avatar.save(output)
-        if perf_counter() - tracked > 60 * settings.minutes:
-            break
+    stopped = False
+    try:
+        for avatar, learned_from in learner.stages(listen):
+            reached = _head_psnr(avatar, judged, prior)
+            curve.append({"seconds": perf_counter() - begun, "frames": learned_from, "psnr_head_seen": reached})
+            say(f"{curve[-1]['seconds']:.0f} | {learned_from} | {reached:.2f}")
+            if reached > best:
+                best = reached
+                avatar.save(output)
+            if perf_counter() - tracked > 60 * settings.minutes:
+                break
+    except KeyboardInterrupt:
+        if not curve:
+            raise
+        stopped = True
     return {
         "output": str(output), "bytes": output.stat().st_size, "frames": len(footage), "first_held_out": kept,
         "width": footage.size[1], "height": footage.size[0], "seconds_tracking": tracked - begun,
-        "seconds_learning": perf_counter() - tracked, "curve": curve, "warnings": warnings,
+        "seconds_learning": perf_counter() - tracked, "curve": curve, "warnings": warnings, "stopped": stopped,
     }  # fmt: skip
 
 
