@@ -209,7 +209,7 @@ def test_bad_clips_are_refused_in_one_line(clip, prior, tmp_path):
     write_photo(tmp_path / "photo.png", np.full((64, 64, 3), 99, np.uint8))
     with pytest.raises(Refusal, match="a photo, expected a video"):
         read_clips([open_media(tmp_path / "photo.png")], prior)
-    with pytest.raises(Refusal, match="frames to learn from, expected at least 50"):
+    with pytest.raises(Refusal, match="too few frames to learn from: 30, expected at least 50"):
         read_clips([Excerpt(open_media(clip), 0, 30)], prior)
     blank = write_clip(tmp_path / "blank.mp4", [np.full((320, 320, 3), 90, np.uint8)] * 20)
     small = write_clip(tmp_path / "small.mp4", [np.full((64, 320, 3), 90, np.uint8)] * 60)
