@@ -98,7 +98,9 @@ def read_clips(
         total = sum(1 for _ in counted(media, "read", media.frame_count_estimate, listen))
         kept = total - round(holdout * total)
         if kept < LEAST_FRAMES:
-            raise Refusal(f"{media.path}: too few frames to learn from: {kept}, expected at least {LEAST_FRAMES}. Give a longer clip.")
+            raise Refusal(
+                f"{media.path}: too few frames to learn from: {kept}, expected at least {LEAST_FRAMES}. Give a longer clip."
+            )
         part = Excerpt(media, 0, kept)
         tracked = track(part, prior, person_id + 1, listen=listen)
         performance = pick_person(tracked.performances, person_id, media.path)
