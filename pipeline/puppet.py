@@ -116,7 +116,7 @@ class AvatarPuppet:
 
     def __init__(self, avatar: Avatar, prior: AnnyPrior):
         self.renderer = AvatarRenderer(avatar, prior)
-        self.avatar, self.person, self.rest = avatar, avatar.person, avatar.person.neutral
+        self.person, self.rest = avatar.person, avatar.person.neutral
         self.base = avatar.space.middle
 
     def again(self) -> AvatarPuppet:

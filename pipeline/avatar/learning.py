@@ -15,7 +15,6 @@ from models.avatar.linear import Linear, Smoother, regress
 from models.avatar.mesh_colours import MeshColours, sample_areas, segments_of
 from models.avatar.render import AvatarRenderer
 from models.avatar.shape import AvatarHead
-from models.avatar.shell import Shell
 from models.avatar.space import CodeSpace
 from models.head import Head
 from models.prior.face import AnnyPrior
@@ -81,8 +80,10 @@ class Learner:
         self.shell = head_and_hair(footage, head)
         self.shape = AvatarHead(prior, person, np.zeros_like(prior.mean))
         pixel = float(np.median([c.translation[2] for c in footage.codes])) / person.camera.focal
-        self.colours = _samples(prior, head.neutral, pixel, self.shape.opacity)
-        self.around = _rim_samples(self.shell, pixel)
+        spacing = _spacing(prior, pixel, self.shape.opacity)
+        self.colours = _samples(head.neutral, prior.triangles, spacing, _MOST_SAMPLES)
+        around = np.full(len(self.shell.triangles), _AROUND_SPACING * pixel)
+        self.around = _samples(self.shell.vertices, self.shell.triangles, around, _MOST_AROUND)
         self.importance = self._importance()
         self.shift: Linear | None = None
 
@@ -106,7 +107,7 @@ class Learner:
     def _correct(self, footage: Footage) -> None:
         space, smoother = self._smoother(footage)
         shift = None if self.shift is None else self._carried(space)
-        lift, self.shift = register(footage, self.shape, self.colours, space, smoother, shift)
+        lift, self.shift = register(footage, self.shape, self.colours, smoother, shift)
         self._space_of_shift = space
         self.shape = AvatarHead(self.prior, self.footage.person, self.shape.lift + lift)
 
@@ -153,23 +154,18 @@ class Learner:
         return area * np.where(eyes, settings.eyes, np.where(mouth, settings.mouth, 1.0))
 
 
-def _samples(prior: AnnyPrior, neutral: np.ndarray, pixel: float, opacity: np.ndarray) -> MeshColours:
-    """Samples about a pixel apart, farther where that would be too many; nothing fine where the mesh is never shown."""
+def _spacing(prior: AnnyPrior, pixel: float, opacity: np.ndarray) -> np.ndarray:
+    """T metres between samples of the head: about a pixel; nothing fine where the mesh is never shown."""
     spacing = pixel * np.array([_SPACING[name] for name in prior.regions])[prior.region]
-    spacing = np.where((opacity[prior.triangles] > 0).any(1), spacing, 1.0)
+    return np.where((opacity[prior.triangles] > 0).any(1), spacing, 1.0)
+
+
+def _samples(vertices: np.ndarray, triangles: np.ndarray, spacing: np.ndarray, most: int) -> MeshColours:
+    """Samples `spacing` (T, metres) apart, farther where that would be more than `most`."""
     while True:
-        colours = MeshColours.of(prior.triangles, segments_of(neutral, prior.triangles, spacing))
-        if len(colours) <= _MOST_SAMPLES:
+        colours = MeshColours.of(triangles, segments_of(vertices, triangles, spacing))
+        if len(colours) <= most:
             return colours
-        spacing = spacing * 1.06
-
-
-def _rim_samples(shell: Shell, pixel: float) -> MeshColours:
-    spacing = np.full(len(shell.triangles), _AROUND_SPACING * pixel)
-    while True:
-        samples = MeshColours.of(shell.triangles, segments_of(shell.vertices, shell.triangles, spacing))
-        if len(samples) <= _MOST_AROUND:
-            return samples
         spacing = spacing * 1.06
 
 

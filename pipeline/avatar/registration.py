@@ -17,7 +17,6 @@ from models.avatar.linear import Linear, Smoother, regress
 from models.avatar.mesh_colours import MeshColours, gather
 from models.avatar.render import draw_mesh
 from models.avatar.shape import AvatarHead
-from models.avatar.space import CodeSpace
 from models.portrait.shade import facing
 from models.raster.cpu import PARALLEL, rasterise
 from pipeline.avatar.footage import Footage
@@ -70,12 +69,12 @@ def smoothing_matrix(triangles: np.ndarray, vertices: int) -> sp.csr_matrix:
 
 
 def register(
-    footage: Footage, shape: AvatarHead, colours: MeshColours, space: CodeSpace, smoother: Smoother, shift: Linear | None
+    footage: Footage, shape: AvatarHead, colours: MeshColours, smoother: Smoother, shift: Linear | None
 ) -> tuple[np.ndarray, Linear]:
     """One turn: V x 3 to add to the shape's lift, and the new shift.
 
     Args:
-        smoother: of the footage's frames, which are the space's examples.
+        smoother: of the footage's frames.
         shift: as found so far.
     """
     prior, camera = shape.prior, footage.person.camera
