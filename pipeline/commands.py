@@ -1,0 +1,159 @@
+"""What can be asked for on the command line; a field's docstring is its help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Reenact:
+    """One person's performance drives another person's picture, from file to file."""
+
+    source: str
+    """Photo, video or avatar of the person to move, or `builtin`."""
+    driver: str
+    """Video of the person who performs, or `builtin`."""
+    output: str
+    """Video to write: .mp4, .mov or .mkv."""
+    pose: Annotated[str, tyro.conf.arg(metavar="relative|absolute|off")] = "relative"
+    """Head pose: the driver's motion added to the source's pose, the driver's own pose, or the source's."""
+    expression_gain: float = 1.0
+    """Factor on the driver's expressions, 0 to 3."""
+    audio: Annotated[str, tyro.conf.arg(metavar="driver|source|none")] = "driver"
+    """Whose sound goes along."""
+    person: int = 0
+    """Which of the driver's faces, from 0 (the largest in the first frame)."""
+    device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
+    """Where the pixels are made."""
+    smoothing: float = 1.0
+    """Strength of the two-sided smoothing; 0 is none."""
+    json: str | None = None
+    """Report to write."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """Everyone's face in a video or a photo, as codes without a pixel."""
+
+    input: str
+    """Video or photo."""
+    output: str
+    """Performance to write (.safetensors); further people go beside it as NAME.1.safetensors and so on."""
+    preview: str | None = None
+    """Video (or picture, for a photo) with the fitted landmarks drawn over the input."""
+    json: str | None = None
+    """Report to write: every person of every frame."""
+    smoothing: float = 1.0
+    """Strength of the two-sided smoothing; 0 is none."""
+    dense: bool = False
+    """Look at the pixels as well: skin, light, and a shape that explains them."""
+    encoder_only: bool = False
+    """Go by the encoder alone, without landmarks; a detector finds each face once."""
+    weights: str | None = None
+    """Encoder weights (.safetensors); those that ship with the project where none are given."""
+    device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
+    """Where the encoder runs."""
+
+
+@dataclass(frozen=True)
+class TrainEncoder:
+    """Trains the encoder: from synthetic faces, or from these and real ones without labels."""
+
+    output: str
+    """Weights to write (.safetensors); the training's state and a sheet of samples go beside them."""
+    data: tuple[str, ...] = ("synthetic",)
+    """`synthetic`, or folders and files with real faces."""
+    minutes: float = 60.0
+    """Time to train."""
+    resume: bool = False
+    """Go on from the weights at --output."""
+    landmarks: bool = False
+    """Give real faces the tracker's landmarks as well; without, their pixels alone teach."""
+    seed: int = 0
+    """Of everything random."""
+    device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
+    """Where to train."""
+    json: str | None = None
+    """Report to write."""
+
+
+@dataclass(frozen=True)
+class EvaluateEncoder:
+    """The encoder's errors on held-out synthetic faces, by skin tone as well, and its time."""
+
+    weights: str | None = None
+    """Encoder weights (.safetensors); those that ship with the project where none are given."""
+    faces: int = 512
+    """Synthetic faces to look at."""
+    refined: int = 128
+    """Of these, how many are refined as well."""
+    device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
+    """Where the encoder runs."""
+    json: str | None = None
+    """Report to write."""
+
+
+@dataclass(frozen=True)
+class LearnAvatar:
+    """Learns an avatar of one person from videos of them before one camera."""
+
+    input: tuple[str, ...]
+    """Videos of the person."""
+    output: str
+    """Avatar to write: NAME.avatar."""
+    minutes: float = 5.0
+    """Time to learn, after tracking; what is best by then is kept."""
+    holdout: float = 0.0
+    """Share of each clip's end that is not looked at, for `evaluate --from-frame`."""
+    person: int = 0
+    """Which of the clips' faces, from 0 (the largest in the first frame)."""
+    turns: int = 2
+    """Of the joint correction of shape and colour."""
+    bases: int = 24
+    """That the skin's colours are blended from."""
+    device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
+    """Where to learn; so far the CPU whatever is asked."""
+    json: str | None = None
+    """Report to write."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Self-reenactment: the clip's first frame driven by the clip, measured against the clip; or an avatar of its person."""
+
+    clip: str
+    """Video of one person."""
+    avatar: str | None = None
+    """Avatar of that person to measure, beside the nearest training frame, the same aligned, and a one-shot portrait."""
+    from_frame: int = 0
+    """First frame to measure an avatar on; earlier ones are what the baselines choose from."""
+    mask: str = "head"
+    """Where to measure an avatar: `head`, `all`, or a video of masks."""
+    json: str | None = None
+    """Report to write."""
+    sheet: str | None = None
+    """Contact sheet to write (driver, source, output, error)."""
+    device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
+    """Where the pixels are made."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Times of every stage, of the whole loop, and its ratio to the bare tracker in the same run."""
+
+    device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
+    """Where the pixels are made."""
+    clip: str | None = None
+    """Driving video; synthetic heads where none is given."""
+    source: str | None = None
+    """Source picture; the built-in portrait where none is given."""
+    frames: int = 240
+    """Frames to time."""
+    json: str | None = None
+    """Report to write."""
+
+
+Command = Reenact | Track | LearnAvatar | Evaluate | Bench | TrainEncoder | EvaluateEncoder
