@@ -13,7 +13,6 @@ from queue import Empty, Full
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from capture.photo import write_photo
@@ -21,10 +20,11 @@ from models.encoder.decoder import Decoder
 from models.encoder.losses import PhotometricLoss, SyntheticLoss, as_tensors
 from models.encoder.network import Codes, Encoder
 from models.encoder.synthetic import SyntheticFaces, Truth
-from models.encoder.weights import load_weights, save_aside, save_weights
+from models.encoder.weights import load_weights, save_weights
 from models.errors import ModelError
 from models.prior.face import AnnyPrior, load_prior
 from models.prior.reflectance import Reflectance, load_reflectance
+from models.tensors import read_tensors, save_aside
 from pipeline.encoder_evaluation import HELD_OUT, as_input, code_errors, encode, identity_spread
 from pipeline.progress import Listener, silent
 
@@ -372,11 +372,7 @@ def _restore(output: Path, encoder: Encoder, optimiser: torch.optim.Optimizer, d
     state = _state_of(output)
     if not state.is_file():
         return
-    try:
-        with safe_open(str(state), framework="pt", device=device) as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise ModelError(f"{state}: not whole ({error}). Delete it to go on from the weights alone.") from None
+    _, tensors = read_tensors(state, "pt", "not whole", "Delete it to go on from the weights alone.", device)
     encoder.load_state_dict({k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")})
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():

@@ -14,8 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+import torch
 
 from models.avatar.linear import Linear
 from models.avatar.mesh_colours import MOST_SEGMENTS, MeshColours
@@ -25,6 +24,7 @@ from models.code import Camera, Person
 from models.errors import ModelError
 from models.prior.face import VERSION as PRIOR_VERSION
 from models.prior.face import AnnyPrior
+from models.tensors import read_tensors, save_aside
 
 FORMAT = "understudy-avatar-1"
 LARGEST = 20_000_000  # bytes of a file
@@ -88,7 +88,7 @@ class Avatar:
         """Writes the file, aside first and then renamed.
 
         Raises:
-            ModelError: where it would be larger than 20 MB.
+            ModelError: it would be larger than 20 MB, the place can't be written, or the disk is full.
         """
         person, camera = self.person, self.person.camera
         tensors = {"segments": self.segments.astype(np.uint8), "lift": self.lift.astype(np.float16), "scene": self.scene}
@@ -109,17 +109,7 @@ class Avatar:
         metadata = {
             "format": FORMAT, "prior": str(PRIOR_VERSION), "camera": json.dumps(vars(camera)), "origin": json.dumps(self.origin),
         }  # fmt: skip
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, str(partial), metadata=metadata)
-            partial.replace(path)
-        except OSError as error:
-            raise ModelError(
-                f"{path}: can't be written ({error.strerror or error}). Free some space or choose another folder."
-            ) from None
-        finally:
-            partial.unlink(missing_ok=True)
+        save_aside(path, {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()}, metadata)
 
 
 _PERSON = ("identity", "detail", "neutral", "neutral_look")
@@ -150,12 +140,7 @@ def load_avatar(path: str | Path, prior: AnnyPrior) -> Avatar:
         )
     if path.stat().st_size > LARGEST:
         raise ModelError(f"{path}: {path.stat().st_size / 1e6:.1f} MB, expected at most {LARGEST / 1e6:.0f} MB. {again}")
-    try:
-        with safe_open(str(path), framework="np") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not an avatar, or cut off ({error}). Copy it again. {again}") from None
+    metadata, tensors = read_tensors(path, "np", "not an avatar, or cut off", f"Copy it again. {again}")
     kind = metadata.get("format", "none")
     if kind != FORMAT:
         raise ModelError(f"{path}: format {kind!r}, expected {FORMAT!r}. Update Understudy if the file is newer. {again}")

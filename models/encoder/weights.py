@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
-
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from models.encoder.network import Encoder
 from models.errors import ModelError
 from models.prior.face import load_prior
+from models.tensors import read_tensors, save_aside
 
 VERSION = "3"
 SHIPPED = Path(__file__).with_name("encoder.safetensors")
@@ -35,26 +30,6 @@ def save_weights(path: str | Path, encoder: Encoder, origin: dict) -> None:
     save_aside(path, tensors, metadata)
 
 
-def save_aside(path: str | Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """A safetensors file that is there whole or not at all."""
-    path = Path(path)
-    partial = None
-    try:
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-        os.close(handle)
-        save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata)
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise ModelError(
-            f"{path}: can't be written ({said}); what was there before is unharmed. Make room and try again."
-        ) from None
-    finally:
-        if partial:
-            Path(partial).unlink(missing_ok=True)
-
-
 def load_weights(path: str | Path | None = None) -> tuple[Encoder, dict]:
     """The encoder, ready to run, and its origin.
 
@@ -67,12 +42,7 @@ def load_weights(path: str | Path | None = None) -> tuple[Encoder, dict]:
     path = Path(path or SHIPPED)
     if not path.is_file():
         raise ModelError(f"{path}: no encoder weights there. Restore the file, or train some: python -m pipeline train-encoder.")
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not whole ({str(error).splitlines()[0]}). Copy it again, or train new weights.") from None
+    metadata, tensors = read_tensors(path, "pt", "not whole", "Copy it again, or train new weights.")
     if metadata.get("format") != "understudy-encoder":
         raise ModelError(f"{path}: not an encoder's weights. Name a file that train-encoder wrote.")
     if metadata.get("version") != VERSION:

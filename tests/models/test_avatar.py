@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from models import tensors as tensors_module
 from models.avatar.avatar import FORMAT, LARGEST, Avatar, is_avatar, load_avatar
 from models.avatar.linear import Linear, Smoother, regress
 from models.avatar.mesh_colours import MeshColours, gather, sample_areas, segments_of
@@ -281,4 +282,18 @@ def test_too_many_bases_are_refused_and_the_old_file_stays(prior, avatar, tmp_pa
     wide = replace(avatar, skin=replace(avatar.skin, basis=np.zeros((2000, len(avatar.skin.mean)), np.int8)))
     with pytest.raises(ModelError, match="expected at most 20 MB"):
         wide.save(path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_the_old_avatar(prior, avatar, tmp_path, monkeypatch):
+    path = tmp_path / "one.avatar"
+    avatar.save(path)
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr(tensors_module, "save_file", full)
+    with pytest.raises(ModelError, match="No space left on device.*unharmed"):
+        avatar.save(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from models import tensors as tensors_module
 from models.code import Camera
 from models.encoder import weights as weights_module
 from models.encoder.compiled import CompiledEncoder
@@ -23,6 +24,7 @@ from models.encoder.weights import SHIPPED, load_weights, save_weights
 from models.errors import ModelError
 from models.prior.reflectance import load_reflectance
 from models.prior.synthetic import encode_srgb
+from models.tensors import save_aside
 
 
 @pytest.fixture(scope="module")
@@ -328,7 +330,7 @@ def test_weights_of_another_version_or_kind_are_refused(prior, tmp_path, monkeyp
     monkeypatch.undo()
     with pytest.raises(ModelError, match="version 0, expected 3"):
         load_weights(tmp_path / "old.safetensors")
-    weights_module.save_aside(tmp_path / "other.safetensors", {"a": torch.zeros(1)}, {"format": "something"})
+    save_aside(tmp_path / "other.safetensors", {"a": torch.zeros(1)}, {"format": "something"})
     with pytest.raises(ModelError, match="not an encoder's weights"):
         load_weights(tmp_path / "other.safetensors")
 
@@ -340,7 +342,7 @@ def test_a_full_disk_leaves_the_old_weights(prior, tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(weights_module, "save_file", full)
+    monkeypatch.setattr(tensors_module, "save_file", full)
     with pytest.raises(ModelError, match="No space left on device.*unharmed"):
         save_weights(path, Encoder(prior), {})
     assert path.read_bytes() == b"old" and not list(tmp_path.glob(".*"))
