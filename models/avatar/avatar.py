@@ -26,7 +26,7 @@ from models.prior.face import VERSION as PRIOR_VERSION
 from models.prior.face import AnnyPrior
 from models.tensors import read_tensors, save_aside
 
-FORMAT = "understudy-avatar-1"
+FORMAT = "understudy-avatar-2"
 LARGEST = 20_000_000  # bytes of a file
 SUFFIX = ".avatar"
 
@@ -44,7 +44,7 @@ class Avatar:
         segments: T, samples on the head's mesh.
         shift: V x 3 values: how the surface moves with the code beside what the prior says.
         skin: S x 3 values, sRGB codes of the samples.
-        shell: the halo's surface; swell: D values, metres by which its radius follows the code; shell_segments: T, samples on it.
+        shell: the halo's surface; swell: D x 3 values, metres by which it moves with the pose; shell_segments: T, samples on it.
         halo: S' x 3 values of the shell's samples, sRGB codes.
         veil: S' values: their opacity (255 is 1).
         scene: H x W x 3 values, sRGB codes; its bases live at half the size (`scene_change`).
@@ -174,7 +174,7 @@ def _assembled(metadata: dict, tensors: dict[str, np.ndarray], prior: AnnyPrior)
         **{f.name: take(f"space.{f.name}", wide.get(f.name, (SIZE,)), np.float32).astype(np.float64) for f in fields(CodeSpace)}
     )
     directions, faces = icosphere()
-    sizes = {"centre": (3,), "radius": (len(directions),), "opacity": (len(directions),)}
+    sizes = {"vertices": (len(directions), 3), "opacity": (len(directions),)}
     shell = Shell(**{name: take(f"shell.{name}", shape, np.float32) for name, shape in sizes.items()})
     if space.scale.min() <= 0:
         raise ValueError("a scale is not positive")
@@ -186,7 +186,7 @@ def _assembled(metadata: dict, tensors: dict[str, np.ndarray], prior: AnnyPrior)
         raise ValueError("segments out of range")
     colours, around = MeshColours.of(prior.triangles, segments), MeshColours.of(faces, shell_segments)
     sizes = {
-        "shift": 3 * vertices, "swell": len(directions), "skin": 3 * len(colours), "halo": 3 * len(around), "veil": len(around),
+        "shift": 3 * vertices, "swell": 3 * len(directions), "skin": 3 * len(colours), "halo": 3 * len(around), "veil": len(around),
         "scene_change": 3 * (camera.height // 2) * (camera.width // 2),
     }  # fmt: skip
 

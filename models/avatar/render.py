@@ -57,12 +57,17 @@ class AvatarRenderer:
         Args:
             camera: of the avatar's width and height; the person's own where None.
         """
+        return self.layers(code, camera).picture
+
+    def layers(self, code: FaceCode, camera: Camera | None = None) -> Layers:
+        """The picture with what it was made of."""
         avatar, size = self.avatar, (self.avatar.height, self.avatar.width)
         camera = camera or avatar.person.camera
         at = avatar.space.place(code)
         near, near_pose = avatar.space.nearness(at), avatar.space.pose_nearness(at)
         posed, projected = self.shape.posed(code, camera, avatar.shift.blend(near).reshape(-1, 3))
-        around, around_projected = posed_shell(avatar.shell, code, camera, avatar.swell.blend(near_pose))
+        swell = avatar.swell.blend(near_pose).reshape(-1, 3)
+        around, around_projected = posed_shell(avatar.shell, code, camera, swell)
         seen = rasterise(projected, self.prior.triangles, *size)
         behind = rasterise(around_projected, avatar.shell.triangles, *size)
         out = np.empty((*size, 3), np.uint8)
@@ -76,7 +81,25 @@ class AvatarRenderer:
             )
             change = blended["scene_change"].reshape(size[0] // 2, size[1] // 2, 3)
             _compose(avatar.scene, change, shell, blended["veil"], mesh, out)
-        return out
+        return Layers(out, seen, posed, behind, around, around_projected, swell)
+
+
+class Layers(NamedTuple):
+    """A picture of an avatar and its surfaces.
+
+    Attributes:
+        picture: H x W x 3 uint8 sRGB.
+        seen: the mesh, of V x 3 `posed` vertices (camera axes).
+        behind: the shell, of D x 3 `around` vertices (camera axes), projected, moved by D x 3 `swell` (head frame).
+    """
+
+    picture: np.ndarray
+    seen: Fragments
+    posed: np.ndarray
+    behind: Fragments
+    around: np.ndarray
+    around_projected: np.ndarray
+    swell: np.ndarray
 
 
 def _surface(seen: Fragments, posed, triangles, opacity, colours: MeshColours, colour: np.ndarray) -> Surface:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.avatar.shell import Shell, icosphere
+from models.avatar.shell import Shell
 from models.code import Camera, FaceCode, Person
 from models.head import Head
 from models.portrait.topology import FaceLayer
@@ -40,10 +40,8 @@ def posed_shell(shell: Shell, code: FaceCode, camera: Camera, change: np.ndarray
     """D x 3 float32 in camera axes, and projected.
 
     Args:
-        change: D metres, added to the radius.
+        change: D x 3 metres in the head frame, added to its vertices.
     """
-    vertices = shell.vertices
-    if change is not None:
-        vertices = vertices + change[:, None].astype(np.float32) * icosphere()[0]
+    vertices = shell.vertices if change is None else shell.vertices + change
     posed = (vertices @ code.rotation.T.astype(np.float32) + code.translation.astype(np.float32)).astype(np.float32)
     return posed, camera.project(posed)

@@ -1,4 +1,4 @@
-"""The halo's surface: a star-shaped shell around a head with its hair, radius by direction, on a subdivided icosahedron."""
+"""The halo's surface: a shell around a head with its hair, on a subdivided icosahedron."""
 
 from __future__ import annotations
 
@@ -45,23 +45,21 @@ def icosphere(level: int = LEVEL) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True, eq=False)
 class Shell:
-    """A star-shaped surface in the head frame.
+    """A surface in the head frame with the triangles of `icosphere`.
 
     Attributes:
-        centre: 3 metres.
-        radius: D metres, by the directions of `icosphere`.
+        vertices: D x 3 float32 metres.
         opacity: D, 1 on the head, falling to 0 under the chin, where the scene takes over.
     """
 
-    centre: np.ndarray
-    radius: np.ndarray
+    vertices: np.ndarray
     opacity: np.ndarray
+
+    @classmethod
+    def star(cls, centre: np.ndarray, radius: np.ndarray, opacity: np.ndarray) -> Shell:
+        """Star-shaped: D radii by the directions of `icosphere`, from a centre."""
+        return cls((centre + radius[:, None] * icosphere()[0]).astype(np.float32), opacity)
 
     @property
     def triangles(self) -> np.ndarray:
         return icosphere()[1]
-
-    @property
-    def vertices(self) -> np.ndarray:
-        """D x 3 float32."""
-        return (self.centre + self.radius[:, None] * icosphere()[0]).astype(np.float32)

@@ -21,7 +21,7 @@ from models.prior.face import AnnyPrior
 from pipeline.avatar.footage import Footage, read_clips
 from pipeline.avatar.outer import POSE_RIDGE, head_and_hair, learn_outer, learn_swell
 from pipeline.avatar.regions import chin_of, head_region
-from pipeline.avatar.registration import SHIFT_RANK, look, register
+from pipeline.avatar.registration import SHIFT_RANK, look, register, register_shell
 from pipeline.errors import Refusal
 from pipeline.evaluation import psnr
 from pipeline.progress import Listener, silent
@@ -85,51 +85,55 @@ class Learner:
         around = np.full(len(self.shell.triangles), _AROUND_SPACING * pixel)
         self.around = _samples(self.shell.vertices, self.shell.triangles, around, _MOST_AROUND)
         self.importance = self._importance()
-        self.shift: Linear | None = None
+        self.shift: tuple[Linear, CodeSpace] | None = None
+        self.swell: tuple[Linear, CodeSpace] | None = None
 
     def stages(self, listen: Listener = silent) -> Iterator[tuple[Avatar, int]]:
         """Yields better and better avatars, and how many frames each saw: a first one from few frames and the tracker's word,
         then one with the joint correction from all frames."""
         turns = self.settings.turns
         few = self.footage.some(_FEW)
-        yield self._avatar(few), len(few)
+        avatar = self._avatar(few)
+        yield avatar, len(few)
         for turn in range(turns):
             self._correct(self.footage.some(_FEW * (turn + 1)))
             listen("correct", turn + 1, turns)
+        for turn in range(turns):
+            self._correct_shell(few, self._avatar(few))
         yield self._avatar(self.footage), len(self.footage)
 
-    def _smoother(self, footage: Footage) -> tuple[CodeSpace, Smoother]:
-        """The space with the footage's frames as its examples."""
+    def _smoothers(self, footage: Footage) -> tuple[CodeSpace, Smoother, Smoother]:
+        """The space with the footage's frames as its examples; the regression by the whole code, and by the pose."""
         examples = np.stack([self.space.place(code) for code in footage.codes])
         space = replace(self.space, examples=examples)
-        return space, Smoother.of(space.nearness(examples))
+        return space, Smoother.of(space.nearness(examples)), Smoother.of(space.pose_nearness(examples), POSE_RIDGE)
 
     def _correct(self, footage: Footage) -> None:
-        space, smoother = self._smoother(footage)
-        shift = None if self.shift is None else self._carried(space)
-        lift, self.shift = register(footage, self.shape, self.colours, smoother, shift)
-        self._space_of_shift = space
+        space, smoother, _ = self._smoothers(footage)
+        shift = None if self.shift is None else _carried(*self.shift, space, CodeSpace.nearness)
+        lift, shift = register(footage, self.shape, self.colours, smoother, shift)
+        self.shift = shift, space
         self.shape = AvatarHead(self.prior, self.footage.person, self.shape.lift + lift)
 
-    def _carried(self, space: CodeSpace) -> Linear:
-        """The shift told by other examples: the mixing that gives the same weights at these."""
-        before = self._space_of_shift.nearness(space.examples) @ self.shift.mixing
-        kernel = space.nearness(space.examples)
-        mixing = np.linalg.solve(kernel + 1e-6 * np.trace(kernel) / len(kernel) * np.eye(len(kernel)), before)
-        return replace(self.shift, mixing=mixing.astype(np.float32))
+    def _correct_shell(self, footage: Footage, avatar: Avatar) -> None:
+        space, _, by_pose = self._smoothers(footage)
+        lift, swell = register_shell(footage, AvatarRenderer(avatar, self.prior), by_pose)
+        self.swell = swell, space
+        self.shell = replace(self.shell, vertices=self.shell.vertices + lift)
 
     def _avatar(self, footage: Footage) -> Avatar:
-        space, smoother = self._smoother(footage)
+        space, smoother, by_pose = self._smoothers(footage)
         vertices = 3 * len(self.prior.mean)
         none = Linear(np.zeros(vertices, np.float32), np.zeros((SHIFT_RANK, vertices), np.int8), np.zeros(SHIFT_RANK, np.float32),
                       np.zeros((len(footage), SHIFT_RANK), np.float32))  # fmt: skip
-        shift = none if self.shift is None else self._carried(space)
+        shift = none if self.shift is None else _carried(*self.shift, space, CodeSpace.nearness)
         shifts = [shift.blend(near).reshape(-1, 3) for near in smoother.kernel]
         seen = look(footage, self.shape, self.colours, shifts)
         skin = regress(seen.colour, seen.weight, smoother, self.settings.bases, self.importance)
         del seen
-        by_pose = Smoother.of(space.pose_nearness(space.examples), POSE_RIDGE)
-        swell = learn_swell(footage, self.shape.head, self.shell, by_pose)
+        if self.swell is None:
+            self.swell = learn_swell(footage, self.shape.head, self.shell, by_pose), space
+        swell = _carried(*self.swell, space, CodeSpace.pose_nearness)
         scene, change, halo, veil = learn_outer(footage, self.shape, by_pose, shifts, self.shell, swell, self.around)
         if not self.settings.halo:
             veil = replace(veil, mean=np.zeros_like(veil.mean), scale=np.zeros_like(veil.scale))
@@ -152,6 +156,15 @@ class Learner:
         for ends in _EYE_RINGS:
             eyes |= np.linalg.norm((place - points[list(ends)].mean(0)) * [1, 1.2, 0.7], axis=1) < _EYE_REACH
         return area * np.where(eyes, settings.eyes, np.where(mouth, settings.mouth, 1.0))
+
+
+def _carried(linear: Linear, of: CodeSpace, to: CodeSpace, nearness: Callable) -> Linear:
+    """The same told by other examples: the mixing that gives the same weights at these."""
+    if of is to:
+        return linear
+    before, kernel = nearness(of, to.examples) @ linear.mixing, nearness(to, to.examples)
+    mixing = np.linalg.solve(kernel + 1e-6 * np.trace(kernel) / len(kernel) * np.eye(len(kernel)), before)
+    return replace(linear, mixing=mixing.astype(np.float32))
 
 
 def _spacing(prior: AnnyPrior, pixel: float, opacity: np.ndarray) -> np.ndarray:

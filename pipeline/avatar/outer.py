@@ -16,7 +16,7 @@ from models.head import Head
 from models.portrait.shade import facing
 from models.raster.cpu import PARALLEL, interpolate, rasterise
 from pipeline.avatar.footage import Footage
-from pipeline.avatar.registration import TOLERANCE, smoothing_matrix
+from pipeline.avatar.registration import SWELL_RANK, TOLERANCE, smoothing_matrix
 
 HALO_RANK, VEIL_RANK, SCENE_RANK = 12, 8, 8
 _RIM = 0.1  # least cosine that a sample of the halo counts with: its outline is seen at no other angle
@@ -26,7 +26,6 @@ _STIFF = 30.0  # of the shell against what its outlines say
 _OUTLINE_LOOKS, _OUTLINE_TURNS = 48, 5
 _MARGIN = 0.004  # metres from hair to shell, for strands and the matte's own softness
 _FADE = (0.0, 0.05)  # metres under the chin between which the halo ends
-SWELL_RANK = 8
 POSE_RIDGE = 0.05  # of the kernel of poses: six numbers leave little to overfit
 _RIM_WIDTH = 0.004  # metres from its outline within which a direction belongs to it
 _MOST_SWELL = 0.02  # metres
@@ -53,14 +52,14 @@ def head_and_hair(footage: Footage, head: Head) -> Shell:
     chin = float(prior.at_landmarks(head.neutral)[_CHIN, 1])
     below = np.clip((centre[1] + bare * directions[:, 1] - chin - _FADE[0]) / (_FADE[1] - _FADE[0]), 0, 1)
     opacity = (1 - below * below * (3 - 2 * below)).astype(np.float32)
-    outlined = _outlined(Shell(centre, bare, opacity), head)
+    outlined = _outlined(Shell.star(centre, bare, opacity), head)
     radius = (bare + np.where(outlined > 0, _HAIR, _JAW)).astype(np.float32)
     smooth = smoothing_matrix(triangles, len(directions))
     rough = sp.identity(len(directions)) - smooth
     rough = (rough.T @ rough).tocsc()
     some = footage.some(_OUTLINE_LOOKS)
     for _ in range(_OUTLINE_TURNS):
-        shell = Shell(centre.astype(np.float32), radius, opacity)
+        shell = Shell.star(centre, radius, opacity)
         away, weight = _outline_distances(some, shell, outlined)
         total = weight.sum(0)
         wanted = (weight * (radius - bare - away)).sum(0)
@@ -68,7 +67,7 @@ def head_and_hair(footage: Footage, head: Head) -> Shell:
         held = np.where(outlined > 0, 1e-3, 1.0) * len(some)
         over = splu((sp.diags(total + held) + _STIFF * rough).tocsc()).solve(wanted + held * np.where(outlined > 0, _HAIR, _JAW))
         radius = (bare + np.clip(over, 0, _MOST_OVER)).astype(np.float32)
-    return Shell(centre.astype(np.float32), radius + np.float32(_MARGIN), opacity)
+    return Shell.star(centre, radius + _MARGIN, opacity)
 
 
 def _outlined(shell: Shell, head: Head) -> np.ndarray:
@@ -99,7 +98,7 @@ def _outline_distances(footage: Footage, shell: Shell, outlined: np.ndarray) -> 
 
 
 def learn_swell(footage: Footage, head: Head, shell: Shell, smoother: Smoother) -> Linear:
-    """D values: how the shell's radius follows the code so that its outline stays `_MARGIN` outside the mattes'.
+    """D x 3 values: how the shell grows and shrinks with the pose so that its outline stays `_MARGIN` outside the mattes'.
 
     Hair moves, and a pose that is a little wrong puts the outline in a wrong place.
     """
@@ -109,7 +108,7 @@ def learn_swell(footage: Footage, head: Head, shell: Shell, smoother: Smoother) 
     total = weight * (_MARGIN - away)
     for _ in range(_SWELL_SMOOTH):  # between directions of the outline the radius goes on smoothly
         total, weight = total @ smooth.T, weight @ smooth.T
-    values = (total / np.maximum(weight, 1e-4))[..., None]
+    values = (total / np.maximum(weight, 1e-4))[..., None] * directions
     return regress(values, np.round(255 * np.clip(3 * weight, 0, 1)).astype(np.uint8), smoother, SWELL_RANK)
 
 
@@ -132,7 +131,7 @@ def learn_outer(
     camera, count = footage.person.camera, len(footage)
     height, width = footage.size
     share = shell.opacity
-    swells = [swell.blend(near) for near in smoother.kernel]
+    swells = [swell.blend(near).reshape(-1, 3) for near in smoother.kernel]
     behind = np.empty((count, height, width), np.uint8)  # 255 where the frame shows the scene
     told = np.empty((count, height, width), np.uint8)  # 255 where it shows what is no mesh
     for k, code in enumerate(footage.codes):

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 
 from models.avatar.linear import Linear, Smoother, regress
 from models.avatar.mesh_colours import MeshColours, gather
-from models.avatar.render import draw_mesh
+from models.avatar.render import AvatarRenderer, draw_mesh, surface_opacity
 from models.avatar.shape import AvatarHead
 from models.portrait.shade import facing
 from models.raster.cpu import PARALLEL, rasterise
@@ -28,6 +28,8 @@ _FLOW_SMOOTH = 4.0  # pixels
 _FLOW_SIGMA, _AGREEING = 1.0, 0.1  # pixels; share of the frames whose flows err on their own
 _LIFT_SIGMA = 0.006  # metres
 _FARTHEST = 8.0  # pixels: a longer flow is no misfit
+SWELL_RANK, _SHELL_SIGMA, _SHELL_TOLERANCE, _SHELL_SMOOTH = 12, 0.01, 0.006, 4
+_RIM = 0.006  # metres from its outline within which a direction belongs to it
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,27 +84,89 @@ def register(
     seen = look(footage, shape, colours, before)
     skin = regress(seen.colour, seen.weight, smoother, _SKIN_RANK)
     flow, sure = _vertex_flows(footage, shape, colours, smoother, before, skin)
-    vertices = len(prior.mean)
     jacobians = [_jacobian(shape.posed(code, camera)[0], code.rotation, camera.focal) for code in footage.codes]
-    own = _AGREEING / _FLOW_SIGMA**2
-    normal = np.tile(np.eye(3) / _LIFT_SIGMA**2, (vertices, 1, 1))
+    smooth = smoothing_matrix(prior.triangles, len(prior.mean))
+    lift = _agreed(jacobians, flow, sure, smooth, _LIFT_SIGMA)
+    left = np.zeros((len(footage), len(prior.mean), 3), np.float32)
+    for k, (jacobian, code) in enumerate(zip(jacobians, footage.codes)):
+        left[k] = _across(flow[k] - np.einsum("vai,vi->va", jacobian, lift), shape.posed(code, camera)[0], code, camera)
+        if before[k] is not None:
+            left[k] += before[k]
+    return lift, regress(left, np.round(255 * np.clip(sure, 0, 1)).astype(np.uint8), smoother, SHIFT_RANK)
+
+
+def register_shell(footage: Footage, renderer: AvatarRenderer, smoother: Smoother) -> tuple[np.ndarray, Linear]:
+    """The same for the halo's shell, along with what the whole avatar shows: D x 3 metres to add to it, and its new motion.
+
+    Args:
+        renderer: of the avatar so far.
+        smoother: of the footage's frames, by pose.
+    """
+    avatar, camera = renderer.avatar, footage.person.camera
+    shell, (height, width) = avatar.shell, footage.size
+    smooth = smoothing_matrix(shell.triangles, len(shell.vertices))
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow = np.zeros((len(footage), len(shell.vertices), 2), np.float32)
+    sure = np.zeros((len(footage), len(shell.vertices)), np.float32)
+    before, jacobians, places = [], [], []
+    for k, (image, matte, code) in enumerate(zip(footage.images, footage.mattes, footage.codes)):
+        layers = renderer.layers(code, camera)
+        posed, projected = layers.around, layers.around_projected
+        before.append(layers.swell)
+        jacobians.append(_jacobian(posed, code.rotation, camera.focal))
+        places.append(posed)
+        covered = (layers.behind.triangle >= 0).astype(np.uint8)
+        x0, y0, w, h = cv2.boundingRect(covered)
+        if w < 16 or h < 16:
+            continue
+        box = slice(max(y0 - 8, 0), y0 + h + 8), slice(max(x0 - 8, 0), x0 + w + 8)
+        made, real = (cv2.cvtColor(np.ascontiguousarray(p[box]), cv2.COLOR_RGB2GRAY) for p in (layers.picture, image))
+        person = cv2.dilate(((matte > 127) & (covered > 0)).astype(np.uint8)[box], np.ones((5, 5), np.uint8)).astype(np.float32)
+        found = search.calc(made, real, None) * person[..., None]
+        known = cv2.GaussianBlur(person, (0, 0), _FLOW_SMOOTH)
+        found = cv2.GaussianBlur(found, (0, 0), _FLOW_SMOOTH) / np.maximum(known, 1e-3)[..., None]
+        rim = cv2.distanceTransform(covered, cv2.DIST_L2, 5)
+        x, y = np.floor(projected[:, 0]).astype(int), np.floor(projected[:, 1]).astype(int)
+        there = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        x, y = np.clip(x, box[1].start, box[1].start + known.shape[1] - 1), np.clip(y, box[0].start, box[0].start + known.shape[0] - 1)
+        front = projected[:, 2] < layers.behind.depth[y, x] + _SHELL_TOLERANCE
+        outline = np.clip(1 - rim[y, x] / (_RIM * camera.focal / code.translation[2]), 0, 1)
+        cosine = facing(posed, shell.triangles)
+        hidden = surface_opacity(layers.seen, layers.posed, renderer.prior.triangles, renderer.shape.opacity)[y, x]
+        x, y = x - box[1].start, y - box[0].start
+        flow[k] = np.clip(found[y, x], -_FARTHEST, _FARTHEST)
+        weight = np.maximum(front * np.clip(cosine, 0, 1), outline) * (1 - hidden) * shell.opacity
+        sure[k] = np.where(there & (known[y, x] > 0.2), weight, 0)
+    lift = _agreed(jacobians, flow, sure, smooth, _SHELL_SIGMA)
+    left = np.zeros((len(footage), len(shell.vertices), 3), np.float32)
+    for k, (jacobian, code) in enumerate(zip(jacobians, footage.codes)):
+        left[k] = _across(flow[k] - np.einsum("vai,vi->va", jacobian, lift), places[k], code, camera)
+    total, weight = left * sure[..., None], sure
+    for _ in range(_SHELL_SMOOTH):
+        weight = weight @ smooth.T
+        total = np.stack([smooth @ t for t in total])
+    left = total / np.maximum(weight, 1e-4)[..., None] + np.stack(before)
+    return lift, regress(left, np.round(255 * np.clip(2 * weight, 0, 1)).astype(np.uint8), smoother, SWELL_RANK)
+
+
+def _agreed(jacobians, flow: np.ndarray, sure: np.ndarray, smooth: sp.csr_matrix, sigma: float) -> np.ndarray:
+    """V x 3 metres that explain the flows of all frames, as far as they agree."""
+    vertices, own = flow.shape[1], _AGREEING / _FLOW_SIGMA**2
+    normal = np.tile(np.eye(3) / sigma**2, (vertices, 1, 1))
     right = np.zeros((vertices, 3))
     for jacobian, d, w in zip(jacobians, flow, sure):
         normal += own * w[:, None, None] * np.einsum("vai,vaj->vij", jacobian, jacobian)
         right += own * w[:, None] * np.einsum("vai,va->vi", jacobian, d)
     lift = np.linalg.solve(normal, right[..., None])[..., 0]
-    smooth = smoothing_matrix(prior.triangles, vertices)
     for _ in range(3):
         lift = smooth @ lift
-    left = np.zeros((len(footage), vertices, 3), np.float32)
-    for k, (jacobian, code) in enumerate(zip(jacobians, footage.codes)):
-        rest = flow[k] - np.einsum("vai,vi->va", jacobian, lift)
-        posed, _ = shape.posed(code, camera)
-        metre = posed[:, 2] / camera.focal
-        left[k] = np.stack([rest[:, 0] * metre, rest[:, 1] * metre, 0 * metre], 1) @ code.rotation
-        if before[k] is not None:
-            left[k] += before[k]
-    return lift.astype(np.float32), regress(left, np.round(255 * np.clip(sure, 0, 1)).astype(np.uint8), smoother, SHIFT_RANK)
+    return lift.astype(np.float32)
+
+
+def _across(flow: np.ndarray, posed: np.ndarray, code, camera) -> np.ndarray:
+    """V x 3 metres in the head frame: a flow in pixels as motion across the line of sight."""
+    metre = posed[:, 2] / camera.focal
+    return np.stack([flow[:, 0] * metre, flow[:, 1] * metre, 0 * metre], 1) @ code.rotation
 
 
 def _vertex_flows(footage, shape, colours, smoother, shifts, skin) -> tuple[np.ndarray, np.ndarray]:
