@@ -77,7 +77,7 @@ class Learner:
         person = footage.person
         self.space = CodeSpace.of(footage.codes)
         head = Head(prior, person)
-        self.shell = head_and_hair(footage, head)
+        self.shell, self.lean = head_and_hair(footage, head, self.space)
         self.shape = AvatarHead(prior, person, np.zeros_like(prior.mean))
         pixel = float(np.median([c.translation[2] for c in footage.codes])) / person.camera.focal
         spacing = _spacing(prior, pixel, self.shape.opacity)
@@ -132,7 +132,7 @@ class Learner:
         skin = regress(seen.colour, seen.weight, smoother, self.settings.bases, self.importance)
         del seen
         if self.swell is None:
-            self.swell = learn_swell(footage, self.shape.head, self.shell, by_pose), space
+            self.swell = learn_swell(footage, self.shape.head, self.shell, by_pose, self.lean, self.space), space
         swell = _carried(*self.swell, space, CodeSpace.pose_nearness)
         scene, change, halo, veil = learn_outer(footage, self.shape, by_pose, shifts, self.shell, swell, self.around)
         if not self.settings.halo:

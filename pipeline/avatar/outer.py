@@ -12,6 +12,7 @@ from models.avatar.mesh_colours import MeshColours, gather
 from models.avatar.render import surface_opacity
 from models.avatar.shape import AvatarHead, posed_shell
 from models.avatar.shell import Shell, icosphere
+from models.avatar.space import CodeSpace
 from models.head import Head
 from models.portrait.shade import facing
 from models.raster.cpu import PARALLEL, interpolate, rasterise
@@ -34,7 +35,7 @@ _RARE = 0.02  # share of the frames below which a pixel of the scene counts as n
 _SPREAD = np.radians(7.0)
 
 
-def head_and_hair(footage: Footage, head: Head) -> Shell:
+def head_and_hair(footage: Footage, head: Head, space: CodeSpace) -> tuple[Shell, np.ndarray]:
     """The shell around head and hair: where its outline was seen it lies on the mattes' outlines, smooth in between.
 
     Only outlines count: what no frame shows from the side goes on as its surroundings do, which a visual hull would not.
@@ -58,16 +59,46 @@ def head_and_hair(footage: Footage, head: Head) -> Shell:
     rough = sp.identity(len(directions)) - smooth
     rough = (rough.T @ rough).tocsc()
     some = footage.some(_OUTLINE_LOOKS)
-    for _ in range(_OUTLINE_TURNS):
+    poses = np.stack([space.place(code)[POSE] for code in some.codes])
+    linear = np.concatenate([np.ones((len(poses), 1)), poses], 1)
+    solve = np.linalg.solve(linear.T @ linear + _LEAN_RIDGE * len(poses) * np.diag([0.0] + [1.0] * 6), linear.T)
+    lean = np.zeros((7, 6))
+    for turn in range(_OUTLINE_TURNS):
         shell = Shell.star(centre, radius, opacity)
-        away, weight = _outline_distances(some, shell, outlined)
+        moves = [rigid_motion(shell, linear[k] @ lean) for k in range(len(some))]
+        away, weight, normal = _outline_distances(some, shell, outlined, moves)
         total = weight.sum(0)
         wanted = (weight * (radius - bare - away)).sum(0)
         # over the bare head; where nothing is known, the hair is as thick as around
         held = np.where(outlined > 0, 1e-3, 1.0) * len(some)
         over = splu((sp.diags(total + held) + _STIFF * rough).tocsc()).solve(wanted + held * np.where(outlined > 0, _HAIR, _JAW))
         radius = (bare + np.clip(over, 0, _MOST_OVER)).astype(np.float32)
-    return Shell.star(centre, radius + _MARGIN, opacity)
+        shell = Shell.star(centre, radius, opacity)
+        away, weight, normal = _outline_distances(some, shell, outlined, moves)
+        steps = np.stack([_rigid_step(shell, code, d, w, n) for code, d, w, n in zip(some.codes, away, weight, normal)])
+        lean = lean + solve @ steps
+        if VERBOSE: print('   turn',turn,'misfit mm',1000*(weight*np.abs(away)).sum()/weight.sum(), 'lean', np.abs(lean).max(0).round(4))
+    return Shell.star(centre, radius + _MARGIN, opacity), lean
+
+
+VERBOSE = False
+POSE = slice(56, 62)
+_LEAN_RIDGE = 0.02
+_LEAN_SIGMA = np.array([0.05] * 3 + [0.004] * 3)  # radians, metres: how far off a pose may be at the back of the head
+
+
+def rigid_motion(shell: Shell, motion: np.ndarray) -> np.ndarray:
+    """D x 3 metres: a small turn about the head frame's origin and a shift (6)."""
+    return (np.cross(motion[:3], shell.vertices) + motion[3:]).astype(np.float32)
+
+
+def _rigid_step(shell: Shell, code, away: np.ndarray, weight: np.ndarray, normal: np.ndarray) -> np.ndarray:
+    """6: the motion that brings the shell's outline to the matte's (metres, D), across it (`normal`, D x 2, camera axes)."""
+    outwards = normal @ code.rotation[:2]  # head frame
+    jacobian = np.concatenate([np.cross(shell.vertices, outwards), outwards], 1)
+    own = weight / max(weight.sum(), 1e-6) * 30 / 0.003**2  # some thirty places of an outline err on their own
+    normal_matrix = (jacobian * own[:, None]).T @ jacobian + np.diag(1 / _LEAN_SIGMA**2)
+    return np.linalg.solve(normal_matrix, -(jacobian * own[:, None]).T @ away)
 
 
 def _outlined(shell: Shell, head: Head) -> np.ndarray:
@@ -76,40 +107,53 @@ def _outlined(shell: Shell, head: Head) -> np.ndarray:
     return np.clip((mouth - 0.01 - shell.vertices[:, 1]) / 0.02, 0, 1)
 
 
-def _outline_distances(footage: Footage, shell: Shell, outlined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """N x D metres by which the shell's outline lies outside the matte's, and N x D weights: 1 on the outline, 0 off it."""
+def _outline_distances(
+    footage: Footage, shell: Shell, outlined: np.ndarray, moves: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """N x D metres by which the shell's outline lies outside the matte's, N x D weights: 1 on the outline, 0 off it, and
+    N x D x 2 which way is out."""
     camera, directions = footage.person.camera, icosphere()[0]
     height, width = footage.size
     found = np.zeros((len(footage), len(directions)))
     weight = np.zeros((len(footage), len(directions)))
+    normals = np.zeros((len(footage), len(directions), 2))
     for k, (matte, code) in enumerate(zip(footage.mattes, footage.codes)):
-        posed, projected = posed_shell(shell, code, camera)
+        posed, projected = posed_shell(shell, code, camera, moves[k])
         inside = (matte > 127).astype(np.uint8)
         beyond = cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5) - cv2.distanceTransform(inside, cv2.DIST_L2, 5)
+        soft = cv2.GaussianBlur(beyond, (0, 0), 2)
+        out = np.stack([cv2.Sobel(soft, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(soft, cv2.CV_32F, 0, 1, scale=1 / 8)], -1)
         x, y = np.floor(projected[:, 0]).astype(int), np.floor(projected[:, 1]).astype(int)
         there = (x > 1) & (x < width - 2) & (y > 1) & (y < height - 2)
-        beyond = beyond[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]
+        x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
         covered = (rasterise(projected, shell.triangles, height, width).triangle >= 0).astype(np.uint8)
-        rim = cv2.distanceTransform(covered, cv2.DIST_L2, 5)[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]
+        rim = cv2.distanceTransform(covered, cv2.DIST_L2, 5)[y, x]
         grazing = np.clip(1 - rim / (_RIM_WIDTH * camera.focal / code.translation[2]), 0, 1)
-        found[k] = np.clip(beyond * projected[:, 2] / camera.focal, -_MOST_SWELL, _MOST_SWELL)
+        found[k] = np.clip(beyond[y, x] * projected[:, 2] / camera.focal, -_MOST_SWELL, _MOST_SWELL)
         weight[k] = grazing * there * outlined
-    return found, weight
+        normals[k] = out[y, x]
+    return found, weight, normals
 
 
-def learn_swell(footage: Footage, head: Head, shell: Shell, smoother: Smoother) -> Linear:
+def learn_swell(footage: Footage, head: Head, shell: Shell, smoother: Smoother, lean: np.ndarray, space: CodeSpace) -> Linear:
     """D x 3 values: how the shell grows and shrinks with the pose so that its outline stays `_MARGIN` outside the mattes'.
 
     Hair moves, and a pose that is a little wrong puts the outline in a wrong place.
     """
     directions, triangles = icosphere()
-    away, weight = _outline_distances(footage, shell, _outlined(shell, head))
+    poses = np.stack([space.place(code)[POSE] for code in footage.codes])
+    linear = np.concatenate([np.ones((len(poses), 1)), poses], 1)
+    moves = [rigid_motion(shell, one @ lean) for one in linear]
+    away, weight, _ = _outline_distances(footage, shell, _outlined(shell, head), moves)
     smooth = smoothing_matrix(triangles, len(directions))
     total = weight * (_MARGIN - away)
     for _ in range(_SWELL_SMOOTH):  # between directions of the outline the radius goes on smoothly
         total, weight = total @ smooth.T, weight @ smooth.T
-    values = (total / np.maximum(weight, 1e-4))[..., None] * directions
-    return regress(values, np.round(255 * np.clip(3 * weight, 0, 1)).astype(np.uint8), smoother, SWELL_RANK)
+    values = SW * (np.clip(weight, 0, 0.1) / 0.1 * total / np.maximum(weight, 1e-4))[..., None] * directions + np.stack(moves)
+    return regress(values, np.full(weight.shape, 255, np.uint8), smoother, SWELL_RANK)
+
+
+SW = 1.0
 
 
 def learn_outer(
