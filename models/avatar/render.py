@@ -150,8 +150,7 @@ def _compose(scene, change, shell, veils, mesh, out):
                 # the regression is unsure where outlines lie: half transparent hair would be a ghost of both
                 veil = min(max((veil - _SURE) / (one - 2 * _SURE), zero), one)
                 veil = veil * veil * (3 - 2 * veil)
-                a, b, c = shell.triangles[t, 0], shell.triangles[t, 1], shell.triangles[t, 2]
-                veil *= wa * shell.opacity[a] + wb * shell.opacity[b] + wc * shell.opacity[c]
+                veil *= _opacity(shell, t, wa, wb, wc)
             sx = min(max((x - 0.5) * 0.5, 0.0), columns - 1.001)
             sy = min(max((y - 0.5) * 0.5, 0.0), rows - 1.001)
             m, n = int(sx), int(sy)

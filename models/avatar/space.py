@@ -13,7 +13,7 @@ from models.code import FaceCode
 
 SIZE = 62  # expression 52, gaze 4, rotation 3, translation 3
 _FLOOR = np.concatenate([np.full(52, 0.05), np.full(4, 0.05), np.full(3, 0.05), np.full(3, 0.02)])  # least deviations
-_FACE, _POSE = slice(0, 56), slice(56, 62)
+_FACE, POSE = slice(0, 56), slice(56, 62)
 _REACH, _POSE_REACH = 4.0, 2.0  # standard deviations at which examples still speak for each other
 _MARGIN = 0.25  # of a value's range: how far outside it an unknown code is let
 
@@ -71,12 +71,12 @@ class CodeSpace:
         everywhere, and what it does only near examples.
         """
         product = at @ self.examples.T
-        return 1 + 0.5 * product / _REACH**2 + self._gaussian(at, _FACE, _REACH) + self._gaussian(at, _POSE, _POSE_REACH)
+        return 1 + 0.5 * product / _REACH**2 + self._gaussian(at, _FACE, _REACH) + self._gaussian(at, POSE, _POSE_REACH)
 
     def pose_nearness(self, at: np.ndarray) -> np.ndarray:
         """... x N: the same by the head's pose alone, for hair and scene: what they have to do with a smile is chance."""
-        product = at[..., _POSE] @ self.examples[:, _POSE].T
-        return 1 + 0.5 * product / _POSE_REACH**2 + self._gaussian(at, _POSE, _POSE_REACH)
+        product = at[..., POSE] @ self.examples[:, POSE].T
+        return 1 + 0.5 * product / _POSE_REACH**2 + self._gaussian(at, POSE, _POSE_REACH)
 
     def _gaussian(self, at: np.ndarray, part: slice, reach: float) -> np.ndarray:
         a, b = at[..., part], self.examples[:, part]

@@ -132,7 +132,7 @@ class Learner:
         skin = regress(seen.colour, seen.weight, smoother, self.settings.bases, self.importance)
         del seen
         if self.swell is None:
-            self.swell = learn_swell(footage, self.shape.head, self.shell, by_pose, self.lean, self.space), space
+            self.swell = learn_swell(footage, self.shape.head, self.shell, by_pose, self.lean), space
         swell = _carried(*self.swell, space, CodeSpace.pose_nearness)
         scene, change, halo, veil = learn_outer(footage, self.shape, by_pose, shifts, self.shell, swell, self.around)
         if not self.settings.halo:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import cv2
 import numpy as np
 import scipy.sparse as sp
@@ -12,11 +14,12 @@ from models.avatar.mesh_colours import MeshColours, gather
 from models.avatar.render import surface_opacity
 from models.avatar.shape import AvatarHead, posed_shell
 from models.avatar.shell import Shell, icosphere
-from models.avatar.space import CodeSpace
+from models.avatar.space import POSE, CodeSpace
 from models.head import Head
 from models.portrait.shade import facing
 from models.raster.cpu import PARALLEL, interpolate, rasterise
 from pipeline.avatar.footage import Footage
+from pipeline.avatar.regions import chin_of
 from pipeline.avatar.registration import SWELL_RANK, TOLERANCE, smoothing_matrix
 
 HALO_RANK, VEIL_RANK, SCENE_RANK = 12, 8, 8
@@ -25,18 +28,51 @@ _CHIN, _LIP = 152, 0
 _HAIR, _JAW, _MOST_OVER = 0.012, 0.004, 0.08  # metres over the bare head: hair and jaw where nothing is known, and the most
 _STIFF = 30.0  # of the shell against what its outlines say
 _OUTLINE_LOOKS, _OUTLINE_TURNS = 48, 5
-_MARGIN = 0.004  # metres from hair to shell, for strands and the matte's own softness
+_LEAN_RIDGE = 0.2
+_OWN_PLACES, _OUTLINE_SIGMA = 30, 0.003  # so many places of an outline err on their own, by so much (metres)
+_LEAN_SIGMA = np.array([0.05] * 3 + [0.004] * 3)  # radians, metres: how far off a pose may be at the back of the head
+_MARGIN = 0.002  # metres from hair to shell, for strands and the matte's own softness
 _FADE = (0.0, 0.05)  # metres under the chin between which the halo ends
 POSE_RIDGE = 0.05  # of the kernel of poses: six numbers leave little to overfit
 _RIM_WIDTH = 0.004  # metres from its outline within which a direction belongs to it
 _MOST_SWELL = 0.02  # metres
 _SWELL_SMOOTH = 6
+_VEIL_RIDGE = 0.2
+_OWN = (1.0, 3.0)  # pixels inside the matte's outline from which, and within which, a colour is the person's own
+_DOUBT, _SELDOM = 0.003, 0.05  # shares of the frames: what counts for opacity where nothing is seen; below it colours are guessed
+_SPREAD_TURNS = 60  # of the guess, from neighbour to neighbour
+_CHIN_FADE = 0.02  # metres above the chin from which neck and shoulders belong to the scene
 _RARE = 0.02  # share of the frames below which a pixel of the scene counts as never seen
 _SPREAD = np.radians(7.0)
 
 
-def head_and_hair(footage: Footage, head: Head, space: CodeSpace) -> tuple[Shell, np.ndarray]:
-    """The shell around head and hair: where its outline was seen it lies on the mattes' outlines, smooth in between.
+@dataclass(frozen=True, eq=False)
+class Lean:
+    """How the shell turns and shifts beside the face's pose, linearly with it.
+
+    A pose that explains the face's landmarks may be off by degrees, which at the back of the head are many pixels.
+
+    Attributes:
+        space: whose poses count.
+        motion: 7 x 6: a turn about the head frame's origin (radians) and a shift (metres), for 1 and the six numbers of a pose.
+    """
+
+    space: CodeSpace
+    motion: np.ndarray
+
+    @staticmethod
+    def poses(space: CodeSpace, codes: list) -> np.ndarray:
+        """N x 7."""
+        return np.stack([np.concatenate([[1.0], space.place(code)[POSE]]) for code in codes])
+
+    def moves(self, shell: Shell, codes: list) -> np.ndarray:
+        """N x D x 3 metres."""
+        motion = self.poses(self.space, codes) @ self.motion
+        return np.stack([np.cross(m[:3], shell.vertices) + m[3:] for m in motion]).astype(np.float32)
+
+
+def head_and_hair(footage: Footage, head: Head, space: CodeSpace) -> tuple[Shell, Lean]:
+    """The shell around head and hair, and how it leans: where its outline was seen it lies on the mattes' outlines.
 
     Only outlines count: what no frame shows from the side goes on as its surroundings do, which a visual hull would not.
     """
@@ -59,14 +95,13 @@ def head_and_hair(footage: Footage, head: Head, space: CodeSpace) -> tuple[Shell
     rough = sp.identity(len(directions)) - smooth
     rough = (rough.T @ rough).tocsc()
     some = footage.some(_OUTLINE_LOOKS)
-    poses = np.stack([space.place(code)[POSE] for code in some.codes])
-    linear = np.concatenate([np.ones((len(poses), 1)), poses], 1)
-    solve = np.linalg.solve(linear.T @ linear + _LEAN_RIDGE * len(poses) * np.diag([0.0] + [1.0] * 6), linear.T)
-    lean = np.zeros((7, 6))
-    for turn in range(_OUTLINE_TURNS):
+    poses = Lean.poses(space, some.codes)
+    solve = np.linalg.solve(poses.T @ poses + _LEAN_RIDGE * len(poses) * np.diag([0.0] + [1.0] * 6), poses.T)
+    lean = Lean(space, np.zeros((7, 6)))
+    for _ in range(_OUTLINE_TURNS):
         shell = Shell.star(centre, radius, opacity)
-        moves = [rigid_motion(shell, linear[k] @ lean) for k in range(len(some))]
-        away, weight, normal = _outline_distances(some, shell, outlined, moves)
+        moves = lean.moves(shell, some.codes)
+        away, weight, _ = _outline_distances(some, shell, outlined, moves)
         total = weight.sum(0)
         wanted = (weight * (radius - bare - away)).sum(0)
         # over the bare head; where nothing is known, the hair is as thick as around
@@ -74,29 +109,17 @@ def head_and_hair(footage: Footage, head: Head, space: CodeSpace) -> tuple[Shell
         over = splu((sp.diags(total + held) + _STIFF * rough).tocsc()).solve(wanted + held * np.where(outlined > 0, _HAIR, _JAW))
         radius = (bare + np.clip(over, 0, _MOST_OVER)).astype(np.float32)
         shell = Shell.star(centre, radius, opacity)
-        away, weight, normal = _outline_distances(some, shell, outlined, moves)
-        steps = np.stack([_rigid_step(shell, code, d, w, n) for code, d, w, n in zip(some.codes, away, weight, normal)])
-        lean = lean + solve @ steps
-        if VERBOSE: print('   turn',turn,'misfit mm',1000*(weight*np.abs(away)).sum()/weight.sum(), 'lean', np.abs(lean).max(0).round(4))
+        found = zip(some.codes, *_outline_distances(some, shell, outlined, moves))
+        steps = np.stack([_rigid_step(shell, code, away, weight, out) for code, away, weight, out in found])
+        lean = replace(lean, motion=lean.motion + solve @ steps)
     return Shell.star(centre, radius + _MARGIN, opacity), lean
-
-
-VERBOSE = False
-POSE = slice(56, 62)
-_LEAN_RIDGE = 0.02
-_LEAN_SIGMA = np.array([0.05] * 3 + [0.004] * 3)  # radians, metres: how far off a pose may be at the back of the head
-
-
-def rigid_motion(shell: Shell, motion: np.ndarray) -> np.ndarray:
-    """D x 3 metres: a small turn about the head frame's origin and a shift (6)."""
-    return (np.cross(motion[:3], shell.vertices) + motion[3:]).astype(np.float32)
 
 
 def _rigid_step(shell: Shell, code, away: np.ndarray, weight: np.ndarray, normal: np.ndarray) -> np.ndarray:
     """6: the motion that brings the shell's outline to the matte's (metres, D), across it (`normal`, D x 2, camera axes)."""
     outwards = normal @ code.rotation[:2]  # head frame
     jacobian = np.concatenate([np.cross(shell.vertices, outwards), outwards], 1)
-    own = weight / max(weight.sum(), 1e-6) * 30 / 0.003**2  # some thirty places of an outline err on their own
+    own = weight / max(weight.sum(), 1e-6) * _OWN_PLACES / _OUTLINE_SIGMA**2
     normal_matrix = (jacobian * own[:, None]).T @ jacobian + np.diag(1 / _LEAN_SIGMA**2)
     return np.linalg.solve(normal_matrix, -(jacobian * own[:, None]).T @ away)
 
@@ -108,10 +131,14 @@ def _outlined(shell: Shell, head: Head) -> np.ndarray:
 
 
 def _outline_distances(
-    footage: Footage, shell: Shell, outlined: np.ndarray, moves: list[np.ndarray]
+    footage: Footage, shell: Shell, outlined: np.ndarray, moves: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """N x D metres by which the shell's outline lies outside the matte's, N x D weights: 1 on the outline, 0 off it, and
-    N x D x 2 which way is out."""
+    """N x D metres by which the shell's outline lies outside the matte's, N x D weights (1 on the outline, 0 off it), and
+    N x D x 2 which way is out.
+
+    Args:
+        moves: N x D x 3 metres.
+    """
     camera, directions = footage.person.camera, icosphere()[0]
     height, width = footage.size
     found = np.zeros((len(footage), len(directions)))
@@ -135,25 +162,18 @@ def _outline_distances(
     return found, weight, normals
 
 
-def learn_swell(footage: Footage, head: Head, shell: Shell, smoother: Smoother, lean: np.ndarray, space: CodeSpace) -> Linear:
-    """D x 3 values: how the shell grows and shrinks with the pose so that its outline stays `_MARGIN` outside the mattes'.
-
-    Hair moves, and a pose that is a little wrong puts the outline in a wrong place.
-    """
+def learn_swell(footage: Footage, head: Head, shell: Shell, smoother: Smoother, lean: Lean) -> Linear:
+    """D x 3 values: how the shell leans, grows and shrinks with the pose so that its outline stays `_MARGIN` outside the mattes'."""
     directions, triangles = icosphere()
-    poses = np.stack([space.place(code)[POSE] for code in footage.codes])
-    linear = np.concatenate([np.ones((len(poses), 1)), poses], 1)
-    moves = [rigid_motion(shell, one @ lean) for one in linear]
+    moves = lean.moves(shell, footage.codes)
     away, weight, _ = _outline_distances(footage, shell, _outlined(shell, head), moves)
     smooth = smoothing_matrix(triangles, len(directions))
     total = weight * (_MARGIN - away)
     for _ in range(_SWELL_SMOOTH):  # between directions of the outline the radius goes on smoothly
         total, weight = total @ smooth.T, weight @ smooth.T
-    values = SW * (np.clip(weight, 0, 0.1) / 0.1 * total / np.maximum(weight, 1e-4))[..., None] * directions + np.stack(moves)
+    grown = np.clip(weight, 0, 0.1) / 0.1 * total / np.maximum(weight, 1e-4)
+    values = grown[..., None] * directions + moves
     return regress(values, np.full(weight.shape, 255, np.uint8), smoother, SWELL_RANK)
-
-
-SW = 1.0
 
 
 def learn_outer(
@@ -175,6 +195,7 @@ def learn_outer(
     camera, count = footage.person.camera, len(footage)
     height, width = footage.size
     share = shell.opacity
+    chin = chin_of(shape.head)
     swells = [swell.blend(near).reshape(-1, 3) for near in smoother.kernel]
     behind = np.empty((count, height, width), np.uint8)  # 255 where the frame shows the scene
     told = np.empty((count, height, width), np.uint8)  # 255 where it shows what is no mesh
@@ -185,7 +206,9 @@ def learn_outer(
         posed, projected = posed_shell(shell, code, camera, swells[k])
         around = rasterise(projected, shell.triangles, height, width)
         halo = footage.mattes[k] / np.float32(255) * interpolate(around, shell.triangles, share[:, None])[..., 0]
-        behind[k] = np.round(255 * (1 - np.maximum(halo, opacity)))
+        # a head is no scene, whether the shell covers it or not
+        head = cv2.dilate(footage.mattes[k], np.ones((5, 5), np.uint8)) / np.float32(255) * _above(code, camera, chin)
+        behind[k] = np.round(255 * (1 - np.maximum(np.maximum(halo, head), opacity)))
         told[k] = np.round(255 * (1 - opacity))
     mean = _scene_mean(footage.images, behind)
     low = (width // 2, height // 2)
@@ -198,24 +221,63 @@ def learn_outer(
     del change, weight
     colour, veil = np.zeros((count, len(samples), 3), np.uint8), np.zeros((count, len(samples), 1), np.uint8)
     of_colour, of_veil = np.zeros((2, count, len(samples)), np.uint8)
-    seen, cosines = np.zeros((len(samples), 5), np.uint8), np.zeros(len(samples), np.uint8)
+    seen, cosines = np.zeros((len(samples), 6), np.uint8), np.zeros(len(samples), np.uint8)
     for k, (image, matte, code) in enumerate(zip(footage.images, footage.mattes, footage.codes)):
         posed, projected = posed_shell(shell, code, camera, swells[k])
         around = rasterise(projected, shell.triangles, height, width)
+        inside = cv2.distanceTransform((matte > 127).astype(np.uint8), cv2.DIST_L2, 5)
+        whole = np.round(255 * np.clip((inside - _OWN[0]) / _OWN[1], 0, 1)).astype(np.uint8)
         with PARALLEL:
             gather(
-                np.dstack([image, matte, told[k]]), around.depth, projected, np.maximum(facing(posed, shell.triangles), _RIM),
+                np.dstack([image, matte, told[k], whole]), around.depth, projected, np.maximum(facing(posed, shell.triangles), _RIM),
                 shell.triangles, samples.triangle, samples.barycentric, TOLERANCE, seen, cosines,
             )  # fmt: skip
         colour[k], veil[k, :, 0] = seen[:, :3], seen[:, 3]
         bare = seen[:, 4] / np.float32(255)
-        of_veil[k] = np.round((cosines > 0) * 255 * bare)
+        of_veil[k] = np.round(cosines * bare)
         # what is half background has no colour of its own
-        of_colour[k] = np.round(cosines * bare * np.clip((seen[:, 3].astype(np.float32) - 160) / 80, 0, 1))
-    return (
-        mean.astype(np.uint8), scene_change, regress(colour, of_colour, smoother, HALO_RANK),
-        regress(veil, of_veil, smoother, VEIL_RANK),
-    )  # fmt: skip
+        of_colour[k] = np.round(cosines * bare * (seen[:, 5] / np.float32(255)))
+    halo = _completed(regress(colour, of_colour, smoother, HALO_RANK), of_colour, shell, samples)
+    opacity = regress(veil, of_veil, Smoother.of(smoother.kernel, _VEIL_RIDGE), VEIL_RANK)
+    # what was hardly ever seen is opaque: a head has no holes
+    doubt = _DOUBT * count / (of_veil.sum(0, dtype=np.float32) / 255 + _DOUBT * count)
+    opacity = replace(opacity, mean=(opacity.mean + doubt * (255 - opacity.mean)).astype(np.float32))
+    return mean.astype(np.uint8), scene_change, halo, opacity
+
+
+def _completed(layer: Linear, weight: np.ndarray, shell: Shell, samples: MeshColours) -> Linear:
+    """What was hardly ever seen looks like what lies around it on the surface."""
+    total = weight.sum(0, dtype=np.float32) / 255
+    sure = np.clip(total / (_SELDOM * len(weight)), 0, 1)
+    mean = layer.mean.reshape(len(samples), -1)
+    corners = shell.triangles[samples.triangle]
+    smooth = smoothing_matrix(shell.triangles, len(shell.vertices))
+    sums, weights = np.zeros((len(shell.vertices), mean.shape[1])), np.zeros(len(shell.vertices))
+    for k in range(3):
+        share = samples.barycentric[:, k] * sure**2
+        np.add.at(weights, corners[:, k], share)
+        np.add.at(sums, corners[:, k], share[:, None] * mean)
+    known = np.clip(weights / 3, 0, 1)
+    own = sums / np.maximum(weights, 1e-6)[:, None]
+    # wider and wider: known vertices stay, the others take their neighbours' mean
+    value, there = own * known[:, None], known.copy()
+    for _ in range(_SPREAD_TURNS):
+        value, there = smooth @ value, smooth @ there
+        value, there = known[:, None] * own + (1 - known[:, None]) * value, known + (1 - known) * there
+    at_vertex = value / np.maximum(there, 1e-6)[:, None]
+    filled = np.einsum("sk,skc->sc", samples.barycentric, at_vertex[corners])
+    out = sure[:, None] * mean + (1 - sure[:, None]) * filled
+    return replace(layer, mean=out.ravel().astype(np.float32))
+
+
+def _above(code, camera, chin: np.ndarray) -> np.ndarray:
+    """H x W float32: 1 above the chin, falling to 0 where the shell ends."""
+    down = (code.rotation @ np.array([0.0, 1.0, 0.0]))[:2]
+    down = down / max(np.linalg.norm(down), 1e-6)
+    low = camera.project((code.rotation @ chin + code.translation)[None])[0]
+    y, x = np.mgrid[0 : camera.height, 0 : camera.width].astype(np.float32) + 0.5
+    below = ((x - low[0]) * down[0] + (y - low[1]) * down[1]) * code.translation[2] / camera.focal
+    return (1 - np.clip((below + _CHIN_FADE) / _CHIN_FADE, 0, 1)).astype(np.float32)
 
 
 def _scene_mean(images: np.ndarray, behind: np.ndarray) -> np.ndarray:
