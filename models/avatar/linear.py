@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit, prange
 
-_CHUNK = 1 << 18  # columns at once
-_BLOCK = 4096
+from models.raster.cpu import PARALLEL
+
+_CHUNK = 3 << 14  # columns at once
+_BLOCK, _PLACES = 4096, 256
 RIDGE = 1.0  # of the kernel's mean diagonal
 
 
@@ -89,48 +91,93 @@ def regress(
     """
     count, places, channels = values.shape
     fit = smoother.fit
-    step = max(1, _CHUNK // channels)
     importance = np.ones(places, np.float32) if importance is None else importance.astype(np.float32)
-    mean = np.zeros((places, channels), np.float32)
-    gram = np.zeros((count, count))
-
-    def filled(first: int) -> np.ndarray:
-        part = slice(first, first + step)
-        seen = weight[:, part].astype(np.float32) / 255
-        total = seen.sum(0)
-        y = values[:, part].astype(np.float32)
-        mean[part] = np.einsum("ns,nsc->sc", seen, y) / np.maximum(total, 1e-3)[:, None]
-        y -= mean[part]
-        y *= seen[..., None]
-        # where a place was hardly ever seen, what was seen is no rule
-        y *= np.clip(total / 3, 0, 1)[:, None]
-        y = y.reshape(count, -1)
-        hidden = np.repeat(1 - seen, channels, 1)
-        whole = y
-        for _ in range(rounds if hidden.any() else 0):
-            whole = y + hidden * (fit @ whole)
-        return whole
-
-    kept = []  # half precision: the second pass needs them again
-    for first in range(0, places, step):
-        y = filled(first)
-        kept.append(y.astype(np.float16))
-        p = fit @ y
-        p *= np.repeat(np.sqrt(importance[first : first + step]), channels)
-        gram += p @ p.T
-    power, left = np.linalg.eigh(gram)
+    mean = np.empty((places, channels), np.float32)
+    kept = np.empty((count, places * channels), np.int16)
+    unit = np.empty(places, np.float32)  # of what is kept
+    power = np.zeros((count, count))
+    hidden = bool((weight < 255).any())
+    for first in range(0, places, _CHUNK // channels):
+        part = slice(first, min(first + _CHUNK // channels, places))
+        columns = slice(part.start * channels, part.stop * channels)
+        y = np.empty((count, (part.stop - part.start) * channels), np.float32)
+        with PARALLEL:
+            _centre(values[:, part], weight[:, part], mean[part], y)
+        own = y
+        for _ in range(rounds if hidden else 0):
+            y = fit @ y
+            with PARALLEL:
+                _fill_in(y, own, weight[:, part], channels)
+        important = np.empty_like(y)
+        with PARALLEL:
+            _keep(y, importance[part], channels, kept[:, columns], unit[part], important)
+        power += important @ y.T
+    # the fit's own Gram matrix, and its leading left vectors
+    energy, left = np.linalg.eigh(fit @ power @ fit.T)
     rank = int(min(rank, count))
-    power, left = np.maximum(power[::-1][:rank], 1e-12), left[:, ::-1][:, :rank]
+    energy, left = np.maximum(energy[::-1][:rank], 1e-12), left[:, ::-1][:, :rank]
     # bases without the importance: least squares of the fit on the leading left vectors
+    onto = (left.T @ fit).astype(np.float32)
+    mixing = smoother.solve @ (power @ onto.T / energy)
     basis = np.empty((rank, places * channels), np.float32)
-    scores = np.zeros((count, rank))
-    for first in range(0, places, step):
-        y = kept.pop(0).astype(np.float32)
-        part = slice(first * channels, first * channels + y.shape[1])
-        basis[:, part] = (left.T.astype(np.float32) @ fit) @ y
-        important = np.repeat(importance[first : first + step], channels)
-        scores += (y * important).astype(np.float32) @ basis[:, part].T
-    mixing = smoother.solve @ (scores / power)
+    for first in range(0, places, _CHUNK // channels):
+        part = slice(first, min(first + _CHUNK // channels, places))
+        columns = slice(part.start * channels, part.stop * channels)
+        basis[:, columns] = onto @ kept[:, columns].astype(np.float32) * np.repeat(unit[part], channels)
     scale = np.maximum(np.abs(basis).max(1), 1e-9) / 127
     coded = np.round(basis / scale[:, None]).astype(np.int8)
     return Linear(mean.ravel(), coded, scale.astype(np.float32), mixing.astype(np.float32))
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def _centre(values, weight, mean, y):
+    """Writes S x C weighted means, and the N x (S C) weighted differences from them."""
+    count, places, channels = values.shape
+    for block in prange((places + _PLACES - 1) // _PLACES):
+        first, last = block * _PLACES, min((block + 1) * _PLACES, places)
+        total = np.zeros(last - first, np.float32)
+        mean[first:last] = 0
+        for n in range(count):
+            for s in range(first, last):
+                w = np.float32(weight[n, s]) / np.float32(255)
+                total[s - first] += w
+                for c in range(channels):
+                    mean[s, c] += w * np.float32(values[n, s, c])
+        for s in range(first, last):
+            for c in range(channels):
+                mean[s, c] /= max(total[s - first], np.float32(1e-3))
+        for n in range(count):
+            for s in range(first, last):
+                # where a place was hardly ever seen, what was seen is no rule
+                w = np.float32(weight[n, s]) / np.float32(255) * min(total[s - first] / 3, np.float32(1))
+                for c in range(channels):
+                    y[n, s * channels + c] = w * (np.float32(values[n, s, c]) - mean[s, c])
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def _fill_in(guess, own, weight, channels):
+    """What was seen (N x (S C)), and the guess, in place, for what wasn't."""
+    count, places = weight.shape
+    for n in prange(count):
+        for s in range(places):
+            hidden = np.float32(255 - weight[n, s]) / np.float32(255)
+            for c in range(s * channels, (s + 1) * channels):
+                guess[n, c] = own[n, c] + hidden * guess[n, c]
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def _keep(y, importance, channels, kept, unit, important):
+    """Writes y as whole numbers of a unit per place, and y times each place's importance."""
+    count, places = y.shape[0], len(importance)
+    for block in prange((places + _PLACES - 1) // _PLACES):
+        first, last = block * _PLACES, min((block + 1) * _PLACES, places)
+        unit[first:last] = 1e-20
+        for n in range(count):
+            for s in range(first, last):
+                for c in range(s * channels, (s + 1) * channels):
+                    unit[s] = max(unit[s], abs(y[n, c]) / np.float32(32767))
+        for n in range(count):
+            for s in range(first, last):
+                for c in range(s * channels, (s + 1) * channels):
+                    kept[n, c] = np.int16(np.round(y[n, c] / unit[s]))
+                    important[n, c] = importance[s] * y[n, c]

@@ -212,7 +212,7 @@ def learn_outer(
         told[k] = np.round(255 * (1 - opacity))
     mean = _scene_mean(footage.images, behind)
     low = (width // 2, height // 2)
-    change = np.empty((count, low[1], low[0], 3), np.float16)
+    change = np.empty((count, low[1], low[0], 3), np.float32)
     weight = np.empty((count, low[1], low[0]), np.uint8)
     for k, image in enumerate(footage.images):
         change[k] = cv2.resize(image.astype(np.float32) - mean, low, interpolation=cv2.INTER_AREA)

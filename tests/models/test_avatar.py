@@ -167,7 +167,7 @@ def test_the_shell_is_a_sphere_of_directions():
     directions, triangles = icosphere()
     assert len(directions) == 10 * 4**4 + 2 and len(triangles) == 20 * 4**4
     assert np.linalg.norm(directions, axis=1) == pytest.approx(1, abs=1e-6)
-    shell = Shell(np.array([0, 0, 0.6], np.float32), np.full(len(directions), 0.1, np.float32), np.ones(len(directions)))
+    shell = Shell.star(np.array([0, 0, 0.6], np.float32), np.full(len(directions), 0.1, np.float32), np.ones(len(directions)))
     projected = Camera(500.0, 256, 256).project(shell.vertices)
     whole = rasterise(projected, triangles, 256, 256)
     # the outline of a sphere: r f / sqrt(d^2 - r^2) pixels
@@ -198,10 +198,10 @@ def avatar(prior) -> Avatar:
 
     person = Person(rng.normal(0, 0.5, 80), np.zeros((478, 3)), Camera(300.0, 96, 128), np.zeros(52), np.zeros((2, 2)))
     samples = [len(MeshColours.of(t, s)) for t, s in ((prior.triangles, segments), (faces, around))]
-    shell = Shell(np.zeros(3, np.float32), np.full(len(directions), 0.13, np.float32), np.ones(len(directions), np.float32))
+    shell = Shell.star(np.zeros(3), np.full(len(directions), 0.13), np.ones(len(directions), np.float32))
     return Avatar(
         person, np.zeros_like(prior.mean), space, segments, layer(3 * len(prior.mean), 0, 1e-4), layer(3 * samples[0], 180, 8),
-        shell, layer(len(directions), 0, 1e-4), around, layer(3 * samples[1], 40, 4), layer(samples[1], 250, 2),
+        shell, layer(3 * len(directions), 0, 1e-4), around, layer(3 * samples[1], 40, 4), layer(samples[1], 250, 2),
         np.full((128, 96, 3), 90, np.uint8), layer(3 * 64 * 48, 0, 2), {"clips": ["none"]},
     )  # fmt: skip
 
@@ -239,7 +239,7 @@ def tampered(path, target, change):
 
 
 BAD = {
-    "later version": (lambda m, t: m.update(format="understudy-avatar-2"), "format 'understudy-avatar-2'"),
+    "later version": (lambda m, t: m.update(format="understudy-avatar-3"), "format 'understudy-avatar-3'"),
     "another prior": (lambda m, t: m.update(prior="3"), "version 3 of the prior"),
     "a tensor is gone": (lambda m, t: t.pop("skin.mean"), "altered or damaged"),
     "a tensor is short": (lambda m, t: t.update({"veil.mean": t["veil.mean"][:-1]}), "altered or damaged"),
