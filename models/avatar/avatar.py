@@ -186,8 +186,8 @@ def _assembled(metadata: dict, tensors: dict[str, np.ndarray], prior: AnnyPrior)
         raise ValueError("segments out of range")
     colours, around = MeshColours.of(prior.triangles, segments), MeshColours.of(faces, shell_segments)
     sizes = {
-        "shift": 3 * vertices, "swell": 3 * len(directions), "skin": 3 * len(colours), "halo": 3 * len(around), "veil": len(around),
-        "scene_change": 3 * (camera.height // 2) * (camera.width // 2),
+        "shift": 3 * vertices, "swell": 3 * len(directions), "skin": 3 * len(colours), "halo": 3 * len(around),
+        "veil": len(around), "scene_change": 3 * (camera.height // 2) * (camera.width // 2),
     }  # fmt: skip
 
     def linear(name: str) -> Linear:

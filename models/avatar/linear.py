@@ -16,7 +16,7 @@ from models.raster.cpu import PARALLEL
 
 _CHUNK = 3 << 14  # columns at once
 _BLOCK, _PLACES = 4096, 256
-RIDGE = 1.0  # of the kernel's mean diagonal
+RIDGE = 0.5  # of the kernel's mean diagonal
 
 
 @dataclass(frozen=True, eq=False)

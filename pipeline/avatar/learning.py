@@ -97,9 +97,8 @@ class Learner:
         yield avatar, len(few)
         for turn in range(turns):
             self._correct(self.footage.some(_FEW * (turn + 1)))
-            listen("correct", turn + 1, turns)
-        for turn in range(turns):
             self._correct_shell(few, self._avatar(few))
+            listen("correct", turn + 1, turns)
         yield self._avatar(self.footage), len(self.footage)
 
     def _smoothers(self, footage: Footage) -> tuple[CodeSpace, Smoother, Smoother]:

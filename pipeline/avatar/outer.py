@@ -33,7 +33,7 @@ _OWN_PLACES, _OUTLINE_SIGMA = 30, 0.003  # so many places of an outline err on t
 _LEAN_SIGMA = np.array([0.05] * 3 + [0.004] * 3)  # radians, metres: how far off a pose may be at the back of the head
 _MARGIN = 0.002  # metres from hair to shell, for strands and the matte's own softness
 _FADE = (0.0, 0.05)  # metres under the chin between which the halo ends
-POSE_RIDGE = 0.05  # of the kernel of poses: six numbers leave little to overfit
+POSE_RIDGE = 0.02  # of the kernel of poses: six numbers leave little to overfit
 _RIM_WIDTH = 0.004  # metres from its outline within which a direction belongs to it
 _MOST_SWELL = 0.02  # metres
 _SWELL_SMOOTH = 6
@@ -163,7 +163,7 @@ def _outline_distances(
 
 
 def learn_swell(footage: Footage, head: Head, shell: Shell, smoother: Smoother, lean: Lean) -> Linear:
-    """D x 3 values: how the shell leans, grows and shrinks with the pose so that its outline stays `_MARGIN` outside the mattes'."""
+    """D x 3 values: how the shell leans and grows with the pose so that its outline stays `_MARGIN` outside the mattes'."""
     directions, triangles = icosphere()
     moves = lean.moves(shell, footage.codes)
     away, weight, _ = _outline_distances(footage, shell, _outlined(shell, head), moves)
@@ -229,8 +229,9 @@ def learn_outer(
         whole = np.round(255 * np.clip((inside - _OWN[0]) / _OWN[1], 0, 1)).astype(np.uint8)
         with PARALLEL:
             gather(
-                np.dstack([image, matte, told[k], whole]), around.depth, projected, np.maximum(facing(posed, shell.triangles), _RIM),
-                shell.triangles, samples.triangle, samples.barycentric, TOLERANCE, seen, cosines,
+                np.dstack([image, matte, told[k], whole]), around.depth, projected,
+                np.maximum(facing(posed, shell.triangles), _RIM), shell.triangles, samples.triangle, samples.barycentric,
+                TOLERANCE, seen, cosines,
             )  # fmt: skip
         colour[k], veil[k, :, 0] = seen[:, :3], seen[:, 3]
         bare = seen[:, 4] / np.float32(255)

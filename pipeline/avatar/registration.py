@@ -28,7 +28,7 @@ _FLOW_SMOOTH = 4.0  # pixels
 _FLOW_SIGMA, _AGREEING = 1.0, 0.1  # pixels; share of the frames whose flows err on their own
 _LIFT_SIGMA = 0.006  # metres
 _FARTHEST = 8.0  # pixels: a longer flow is no misfit
-SWELL_RANK, _SHELL_SIGMA, _SHELL_TOLERANCE, _SHELL_SMOOTH = 12, 0.01, 0.006, 4
+SWELL_RANK, _SHELL_SIGMA, _SHELL_TOLERANCE, _SHELL_SMOOTH = 24, 0.01, 0.006, 4
 _RIM = 0.006  # metres from its outline within which a direction belongs to it
 
 
@@ -116,31 +116,25 @@ def register_shell(footage: Footage, renderer: AvatarRenderer, smoother: Smoothe
         jacobians.append(_jacobian(posed, code.rotation, camera.focal))
         places.append(posed)
         covered = (layers.behind.triangle >= 0).astype(np.uint8)
-        x0, y0, w, h = cv2.boundingRect(covered)
-        if w < 16 or h < 16:
+        person = cv2.dilate(((matte > 127) & (covered > 0)).astype(np.uint8), np.ones((5, 5), np.uint8))
+        found = _flow(search, layers.picture, image, covered, person)
+        if found is None:
             continue
-        box = slice(max(y0 - 8, 0), y0 + h + 8), slice(max(x0 - 8, 0), x0 + w + 8)
-        made, real = (cv2.cvtColor(np.ascontiguousarray(p[box]), cv2.COLOR_RGB2GRAY) for p in (layers.picture, image))
-        person = cv2.dilate(((matte > 127) & (covered > 0)).astype(np.uint8)[box], np.ones((5, 5), np.uint8)).astype(np.float32)
-        found = search.calc(made, real, None) * person[..., None]
-        known = cv2.GaussianBlur(person, (0, 0), _FLOW_SMOOTH)
-        found = cv2.GaussianBlur(found, (0, 0), _FLOW_SMOOTH) / np.maximum(known, 1e-3)[..., None]
-        rim = cv2.distanceTransform(covered, cv2.DIST_L2, 5)
+        own = surface_opacity(layers.seen, layers.posed, renderer.prior.triangles, renderer.shape.opacity)
         x, y = np.floor(projected[:, 0]).astype(int), np.floor(projected[:, 1]).astype(int)
         there = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        x, y = np.clip(x, box[1].start, box[1].start + known.shape[1] - 1), np.clip(y, box[0].start, box[0].start + known.shape[0] - 1)
+        x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
         front = projected[:, 2] < layers.behind.depth[y, x] + _SHELL_TOLERANCE
-        outline = np.clip(1 - rim[y, x] / (_RIM * camera.focal / code.translation[2]), 0, 1)
-        cosine = facing(posed, shell.triangles)
-        hidden = surface_opacity(layers.seen, layers.posed, renderer.prior.triangles, renderer.shape.opacity)[y, x]
-        x, y = x - box[1].start, y - box[0].start
-        flow[k] = np.clip(found[y, x], -_FARTHEST, _FARTHEST)
-        weight = np.maximum(front * np.clip(cosine, 0, 1), outline) * (1 - hidden) * shell.opacity
-        sure[k] = np.where(there & (known[y, x] > 0.2), weight, 0)
+        rim = cv2.distanceTransform(covered, cv2.DIST_L2, 5)[y, x]
+        outline = np.clip(1 - rim / (_RIM * camera.focal / code.translation[2]), 0, 1)
+        flow[k], known = found[0][y, x], found[1][y, x]
+        weight = np.maximum(front * np.clip(facing(posed, shell.triangles), 0, 1), outline) * (1 - own[y, x]) * shell.opacity
+        sure[k] = np.where(there & (known > 0.2), weight, 0)
     lift = _agreed(jacobians, flow, sure, smooth, _SHELL_SIGMA)
-    left = np.zeros((len(footage), len(shell.vertices), 3), np.float32)
-    for k, (jacobian, code) in enumerate(zip(jacobians, footage.codes)):
-        left[k] = _across(flow[k] - np.einsum("vai,vi->va", jacobian, lift), places[k], code, camera)
+    left = np.stack([
+        _across(d - np.einsum("vai,vi->va", jacobian, lift), posed, code, camera)
+        for d, jacobian, posed, code in zip(flow, jacobians, places, footage.codes)
+    ])  # fmt: skip
     total, weight = left * sure[..., None], sure
     for _ in range(_SHELL_SMOOTH):
         weight = weight @ smooth.T
@@ -180,30 +174,40 @@ def _vertex_flows(footage, shape, colours, smoother, shifts, skin) -> tuple[np.n
         posed, projected = shape.posed(code, camera, shifts[k])
         seen = rasterise(projected, prior.triangles, height, width)
         covered = (seen.triangle >= 0).astype(np.uint8)
-        x0, y0, w, h = cv2.boundingRect(covered)
-        if w < 16 or h < 16:
-            continue
-        box = slice(max(y0 - 8, 0), y0 + h + 8), slice(max(x0 - 8, 0), x0 + w + 8)
         shown = draw_mesh(image, seen, prior.triangles, colours, skin.blend(smoother.kernel[k]).reshape(-1, 3))
-        made, real = (cv2.cvtColor(np.ascontiguousarray(p[box]), cv2.COLOR_RGB2GRAY) for p in (shown, image))
-        inside = cv2.erode(covered[box], np.ones((5, 5), np.uint8)).astype(np.float32)
-        found = search.calc(made, real, None) * inside[..., None]
-        known = cv2.GaussianBlur(inside, (0, 0), _FLOW_SMOOTH)
-        found = cv2.GaussianBlur(found, (0, 0), _FLOW_SMOOTH) / np.maximum(known, 1e-3)[..., None]
-        x = np.floor(projected[:, 0]).astype(int)
-        y = np.floor(projected[:, 1]).astype(int)
+        found = _flow(search, shown, image, covered, cv2.erode(covered, np.ones((5, 5), np.uint8)))
+        if found is None:
+            continue
+        x, y = np.floor(projected[:, 0]).astype(int), np.floor(projected[:, 1]).astype(int)
         there = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        x, y = (
-            np.clip(x, box[1].start, box[1].start + known.shape[1] - 1),
-            np.clip(y, box[0].start, box[0].start + known.shape[0] - 1),
-        )
+        x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
         there &= projected[:, 2] < seen.depth[y, x] + 1.5 * TOLERANCE
-        x, y = x - box[1].start, y - box[0].start
         cosine = facing(posed, prior.triangles)
-        there &= (known[y, x] > 0.3) & (cosine > 0.15)
-        flow[k] = np.clip(found[y, x], -_FARTHEST, _FARTHEST)
+        there &= (found[1][y, x] > 0.3) & (cosine > 0.15)
+        flow[k] = found[0][y, x]
         sure[k] = there * cosine
     return flow, sure
+
+
+def _flow(search, shown, image, covered: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """H x W x 2 pixels from a picture that was drawn to the one that was filmed, smoothed within `inside`, and H x W: how much
+    of it is known. None where hardly anything is covered.
+
+    Args:
+        covered, inside: H x W uint8, 0 or 1: what the surface covers, and where the flow counts.
+    """
+    x, y, w, h = cv2.boundingRect(covered)
+    if w < 16 or h < 16:
+        return None
+    box = slice(max(y - 8, 0), y + h + 8), slice(max(x - 8, 0), x + w + 8)
+    made, real = (cv2.cvtColor(np.ascontiguousarray(p[box]), cv2.COLOR_RGB2GRAY) for p in (shown, image))
+    there = inside[box].astype(np.float32)
+    found = np.zeros((*covered.shape, 2), np.float32)
+    known = np.zeros(covered.shape, np.float32)
+    known[box] = cv2.GaussianBlur(there, (0, 0), _FLOW_SMOOTH)
+    smooth = cv2.GaussianBlur(search.calc(made, real, None) * there[..., None], (0, 0), _FLOW_SMOOTH)
+    found[box] = np.clip(smooth / np.maximum(known[box], 1e-3)[..., None], -_FARTHEST, _FARTHEST)
+    return found, known
 
 
 def _jacobian(posed: np.ndarray, rotation: np.ndarray, focal: float) -> np.ndarray:
