@@ -27,7 +27,7 @@ def held_out(media: Path, row, head) -> None:
     prior = load_prior()
     head(
         "clip", "seconds in all", "MB", "avatar: head dB", "all", "face", "mouth", "eyes", "SSIM head", "MS-SSIM all",
-        "landmarks %", "mouth %", "eyes %", "nearest: head dB", "aligned: head dB (face)", "one-shot: head dB (face)",
+        "landmarks %", "mouth %", "eyes %", "flicker", "nearest: head dB", "aligned: head dB (face)", "one-shot: head dB (face)",
     )  # fmt: skip
     table, curves = [], []
     folder = Path("out/avatars")
@@ -43,7 +43,7 @@ def held_out(media: Path, row, head) -> None:
         values += [ours[f"psnr_{k}"] for k in ("mask", "all", "face", "mouth", "eyes")]
         values += [ours["ssim_mask"], ours["ms_ssim_all"]]
         values += [ours[f"landmarks_{k}"] for k in ("overall", "mouth", "eyes")]
-        values += [easy[NEAREST]["psnr_mask"]]
+        values += [ours["flicker"], easy[NEAREST]["psnr_mask"]]
         cells = [f"{v:.3f}" if 7 <= k <= 8 else float(v) for k, v in enumerate(values)]
         pairs = [(easy[k]["psnr_mask"], easy[k]["psnr_face"]) for k in (ALIGNED, ONE_SHOT) if k in easy]
         row(f"`{Path(name).name}`", *cells, *(f"{a:.2f} ({b:.2f})" for a, b in pairs))

@@ -1,7 +1,8 @@
 """An avatar measured on a clip of its person, beside what is easy: the nearest training frame, the same aligned, one photo.
 
 The driver's codes come from the tracker alone, told as the avatar's person. PSNR is that of sRGB codes, taken per frame and
-averaged. The head: the person's matte above the chin, at most 16 cm from the head's midline.
+averaged. The head: the person's matte above the chin, at most 16 cm from the head's midline. Flicker: what changes over the mask
+from frame to frame beside the clip's own motion (optical flow), as a ratio to the clip's own; 1 is as steady as the clip.
 """
 
 from __future__ import annotations
@@ -49,12 +50,16 @@ class Scores:
 
     values: dict[str, list[float]] = field(default_factory=dict)
     missed: int = 0
+    before: np.ndarray | None = None
 
     def add(self, name: str, value: float) -> None:
         self.values.setdefault(name, []).append(value)
 
     def means(self) -> dict[str, float]:
-        return {name: float(np.mean(v)) for name, v in self.values.items()} | {"frames_without_face": self.missed}
+        means = {name: float(np.mean(v)) for name, v in self.values.items()}
+        if "change" in means:
+            means["flicker"] = means.pop("change") / max(means.pop("own_change"), 1e-6)
+        return means | {"frames_without_face": self.missed}
 
 
 def evaluate_avatar(
@@ -94,7 +99,8 @@ def evaluate_avatar(
     contact = ContactSheet(len(held_out))
     mesh, matte = FaceMesh(still=True), SelfieMatte()
     try:
-        first = None
+        first, last = None, None
+        search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         for turn, (k, truth, given) in enumerate(
             counted(_chosen(media, own_masks, set(held_out), size), "compare", len(held_out), listen)
         ):
@@ -106,8 +112,15 @@ def evaluate_avatar(
                 region = head_region(person_there, codes[k], camera, chin)
             areas = {"mask": region, "all": np.ones(size, bool), "face": face_region(seen, *size)}
             areas |= {"mouth": hull(seen, LIPS, size), "eyes": hull(seen, EYES[:16], size) | hull(seen, EYES[16:], size)}
+            back = None if last is None or last[0] != k - 1 else _flow(search, truth, last[1])
+            own = None if back is None else _change(truth, last[1], back, region)
+            last = k, truth
             for name, make in methods.items():
                 made = make(k)
+                if own is not None:
+                    scores[name].add("change", _change(made, scores[name].before, back, region))
+                    scores[name].add("own_change", own)
+                scores[name].before = made
                 _compare(scores[name], made, truth, areas, mesh, seen, turn % _STRUCTURE_EVERY == 0)
                 if name == AVATAR:
                     contact.offer(turn, truth, first, made)
@@ -174,6 +187,20 @@ def _baselines(
     if same is not None:
         methods[ONE_SHOT] = _of_puppet(PortraitPuppet(same), codes, avatar.person.camera)
     return methods
+
+
+def _flow(search, now: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """H x W x 2: where each pixel of this frame was in the one before."""
+    return search.calc(*(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (now, before)), None)
+
+
+def _change(now: np.ndarray, before: np.ndarray, back: np.ndarray, region: np.ndarray) -> float:
+    """Mean change of a region that motion does not explain, sRGB codes: what is not the clip's own is flicker."""
+    if not region.any():
+        return 0.0
+    y, x = np.mgrid[0 : back.shape[0], 0 : back.shape[1]].astype(np.float32)
+    warped = cv2.remap(before, x + back[..., 0], y + back[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return float(np.abs(now.astype(np.float32) - warped)[region].mean())
 
 
 def _similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:

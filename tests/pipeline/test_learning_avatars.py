@@ -11,8 +11,16 @@ from capture.media import Excerpt, open_media
 from capture.photo import write_photo
 from capture.video import VideoReader
 from models.avatar.avatar import load_avatar
+from models.avatar.linear import Linear
+from models.avatar.mesh_colours import MeshColours
 from models.avatar.render import AvatarRenderer
-from models.code import FaceCode
+from models.avatar.shape import posed_shell
+from models.avatar.shell import Shell, icosphere
+from models.avatar.space import CodeSpace
+from models.code import Camera, FaceCode, Person
+from models.head import Head
+from models.raster.cpu import rasterise
+from pipeline.avatar import evaluation, outer
 from pipeline.avatar.footage import Footage, avatar_size, read_clips
 from pipeline.avatar.learning import Learner, LearningSettings
 from pipeline.avatar.regions import chin_of, head_region
@@ -126,6 +134,84 @@ def test_a_wrong_fit_is_corrected(shots, prior):
     wrong, later = shifted(train), shifted(test)
     before, after = (reached(learned(wrong, prior, turns=turns), prior, later) for turns in (0, 2))
     assert after > before + 0.3
+
+
+def outlined(shell: Shell, motions: np.ndarray, codes: list[FaceCode], camera: Camera) -> Footage:
+    """Footage of nothing but the shell's outline, moved by N x 6 motions."""
+    mattes = []
+    for code, motion in zip(codes, motions):
+        move = np.cross(motion[:3], shell.vertices) + motion[3:]
+        seen = rasterise(posed_shell(shell, code, camera, move)[1], shell.triangles, camera.height, camera.width)
+        mattes.append(np.where(seen.triangle >= 0, 255, 0).astype(np.uint8))
+    person = Person(np.zeros(80), np.zeros((478, 3)), camera, np.zeros(52), np.zeros((2, 2)))
+    images = np.zeros((len(codes), camera.height, camera.width, 3), np.uint8)
+    return Footage(person, images, np.stack(mattes), codes, np.arange(len(codes)))
+
+
+def test_a_shell_is_turned_and_shifted_onto_its_outline():
+    directions = icosphere()[0]
+    radius = 0.11 + 0.02 * directions[:, 1] + 0.012 * np.sin(5 * directions[:, 0]) * directions[:, 1]
+    shell = Shell.star(np.zeros(3), radius, np.ones(len(directions), np.float32))
+    camera = Camera(900.0, 320, 320)
+    code = FaceCode(np.zeros(52), turned(0.2), np.array([0.0, 0.0, 0.8]))
+    true = np.array([[0.03, -0.01, 0.05, 0.006, -0.004, 0.0]])
+    footage, found = outlined(shell, true, [code], camera), np.zeros(6)
+
+    def outline(motion: np.ndarray):
+        move = (np.cross(motion[:3], shell.vertices) + motion[3:])[None]
+        away, weight, out = outer._outline_distances(footage, shell, np.ones(len(directions)), move)
+        return away[0], weight[0], out[0], (weight * np.abs(away)).sum() / weight.sum()
+
+    for _ in range(5):
+        found = found + outer._rigid_step(shell, code, *outline(found)[:3])
+    # the outline's own vertices lie up to some millimetres inside it
+    start, end, best = (outline(motion)[3] for motion in (np.zeros(6), found, true[0]))
+    assert start > 3 * best and end < 1.2 * best
+    # what an outline tells: the turn in the picture and the shift across it
+    across = lambda motion: (np.cross(motion[:3], shell.vertices) + motion[3:]) @ code.rotation.T[:, :2]
+    assert np.abs(across(found) - across(true[0])).mean() < 0.35 * np.abs(across(true[0])).mean()
+
+
+def test_a_pose_that_is_too_small_leans_the_shell(shots, prior):
+    """Codes that tell three quarters of each turn: the outline follows the head's own turn all the same."""
+    train, _ = shots
+    codes = [replace(c, rotation=cv2.Rodrigues(0.75 * cv2.Rodrigues(c.rotation)[0])[0]) for c in train.codes]
+    footage, head = replace(train, codes=codes), Head(prior, train.person)
+    shell, lean = outer.head_and_hair(footage, head, CodeSpace.of(codes))
+    misfit = []
+    for moves in (np.zeros((len(codes), 1, 3)), lean.moves(shell, codes)):
+        away, weight, _ = outer._outline_distances(footage, shell, outer._outlined(shell, head), moves)
+        misfit.append((weight * np.abs(away)).sum() / weight.sum())
+    assert misfit[1] < 0.7 * misfit[0]
+
+
+def test_what_was_never_seen_looks_like_what_lies_around_it():
+    directions, faces = icosphere()
+    shell = Shell.star(np.zeros(3), np.full(len(directions), 0.1), np.ones(len(directions)))
+    samples = MeshColours.of(faces, np.full(len(faces), 2))
+    place = np.einsum("sk,skc->sc", samples.barycentric, directions[faces[samples.triangle]])
+    colours = 128 + 100 * place
+    hidden = place[:, 2] > 0.9
+    spoilt = np.where(hidden[:, None], 0, colours).astype(np.float32)
+    layer = Linear(spoilt.ravel(), np.zeros((1, 3 * len(samples)), np.int8), np.ones(1, np.float32), np.zeros((9, 1), np.float32))
+    weight = np.where(hidden, 0, 255).astype(np.uint8)[None].repeat(9, 0)
+    filled = outer._completed(layer, weight, shell, samples).mean.reshape(-1, 3)
+    assert np.abs(filled - colours)[~hidden].max() < 1e-3
+    assert np.abs(filled - colours)[hidden].mean() < 12 and np.abs(filled - colours)[hidden].max() < 30
+
+
+def test_flicker_is_what_motion_does_not_explain():
+    rng = np.random.default_rng(0)
+    wide = cv2.GaussianBlur(rng.integers(0, 256, (140, 140, 3)).astype(np.float32), (0, 0), 3)
+    wide = cv2.normalize(wide, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    before, now = wide[4:132, 4:132], wide[4:132, 6:134]
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    back, region = evaluation._flow(search, now, before), np.zeros((128, 128), bool)
+    region[20:108, 20:108] = True
+    assert np.abs(back[region] - [2, 0]).mean() < 0.2
+    own = evaluation._change(now, before, back, region)
+    noisy = np.clip(now.astype(float) + rng.normal(0, 6, now.shape), 0, 255).astype(np.uint8)
+    assert own < 2 and evaluation._change(noisy, before, back, region) > own + 3
 
 
 def test_the_halo_carries_what_is_beyond_the_face(shots, avatar, prior):

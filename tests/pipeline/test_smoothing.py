@@ -50,3 +50,29 @@ def test_strength_zero_changes_nothing(synthetic):
     for i in range(5):
         code = head.code(rotation=turned(0.1 * i))
         assert np.allclose(smoother(code, i / 30).rotation, code.rotation)
+
+
+def smoothed_yaw(times: np.ndarray, yaw: np.ndarray) -> np.ndarray:
+    count = len(times)
+    rotation = np.stack([turned(y) for y in yaw])
+    out = smooth_both_ways(times, rotation, np.zeros((count, 3)), np.zeros((count, 52)), np.zeros((count, 2, 2)))[0]
+    return np.arctan2(-out[:, 0, 2], out[:, 2, 2])
+
+
+def test_a_nod_keeps_its_height_and_a_still_head_loses_its_noise():
+    """What both sides are known for: neither lag, nor nods cut short, nor jitter."""
+    times = np.arange(150) / 30
+    noise = np.random.default_rng(0).normal(0, 0.001, 150)
+    nod = np.where(times < 2, 0, 0.06 * np.sin(2 * np.pi * 2.5 * (times - 2)))
+    found = smoothed_yaw(times, nod + noise)
+    assert found[5:40].std() < 0.45 * noise[5:40].std()
+    assert np.abs(found - nod)[70:].max() < 0.005  # of 0.06
+
+
+def test_frames_that_are_far_apart_do_not_pull_at_each_other():
+    """Of uneven length, and with a gap of a second over which the head turned."""
+    rng = np.random.default_rng(1)
+    times = np.cumsum(rng.uniform(0.02, 0.05, 80)) + np.where(np.arange(80) >= 40, 1.0, 0.0)
+    yaw = np.where(np.arange(80) >= 40, 0.4, 0.0) + rng.normal(0, 0.001, 80)
+    found = smoothed_yaw(times, yaw)
+    assert np.abs(found[:40]).max() < 0.002 and np.abs(found[40:] - 0.4).max() < 0.002
