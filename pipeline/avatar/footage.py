@@ -12,6 +12,7 @@ from capture.matte import SelfieMatte
 from capture.media import Excerpt, Media
 from models.code import FaceCode, Person, at_height
 from models.prior.face import AnnyPrior
+from pipeline.avatar.shots import complaints, longest_shot, survey
 from pipeline.errors import Refusal
 from pipeline.performance import Performance
 from pipeline.progress import Listener, counted, silent
@@ -95,13 +96,20 @@ def read_clips(
             raise Refusal(
                 f"{media.path}: {media.width}x{media.height}, expected the shape of {clips[0].path}. Give clips of one camera."
             )
-        total = sum(1 for _ in counted(media, "read", media.frame_count_estimate, listen))
-        kept = total - round(holdout * total)
+        kept, cuts = survey(media, holdout, listen)
         if kept < LEAST_FRAMES:
             raise Refusal(
                 f"{media.path}: too few frames to learn from: {kept}, expected at least {LEAST_FRAMES}. Give a longer clip."
             )
-        part = Excerpt(media, 0, kept)
+        first, last = longest_shot(kept, cuts)
+        if last - first < LEAST_FRAMES:
+            raise Refusal(
+                f"{media.path}: cuts at frames {', '.join(map(str, cuts[:8]))}; the longest shot has {last - first} frames, "
+                f"expected at least {LEAST_FRAMES}. Give a clip without cuts."
+            )
+        if cuts:
+            warnings.append(f"{media.path}: {len(cuts)} cuts; frames {first} to {last - 1}, the longest shot, are learned from.")
+        part = Excerpt(media, first, last)
         tracked = track(part, prior, person_id + 1, listen=listen)
         performance = pick_person(tracked.performances, person_id, media.path)
         if len(tracked.performances) > 1:
@@ -114,14 +122,16 @@ def read_clips(
         usable = np.flatnonzero(performance.tracked)
         if len(usable) < LEAST_FRAMES:
             raise Refusal(
-                f"{media.path}: {len(usable)} of {kept} frames show the face, expected at least {LEAST_FRAMES}. "
+                f"{media.path}: {len(usable)} of {last - first} frames show the face, expected at least {LEAST_FRAMES}. "
                 "Give a longer clip, or one whose face stays in view."
             )
         if performance.expression[usable].std(0).max() < _STILL:
             warnings.append(f"{media.path}: the face hardly moves, so that few expressions can be learned. Let the person speak.")
         most = MOST_FRAMES // len(clips)
         usable = usable[np.unique(np.linspace(0, len(usable) - 1, min(most, len(usable))).round().astype(int))]
-        parts.append(footage_of(part, performance, usable, listen))
+        made = footage_of(part, performance, usable, listen)
+        warnings.extend(f"{media.path}: {line}" for line in complaints(made, prior))
+        parts.append(replace(made, numbers=made.numbers + first))
         ends.append(kept)
     return _joined(parts), ends, warnings
 

@@ -24,6 +24,7 @@ from pipeline.avatar import evaluation, outer
 from pipeline.avatar.footage import Footage, avatar_size, read_clips
 from pipeline.avatar.learning import Learner, LearningSettings
 from pipeline.avatar.regions import chin_of, head_region
+from pipeline.avatar.shots import complaints
 from pipeline.errors import Refusal
 from pipeline.evaluation import psnr
 from tests.conftest import Synthetic, expression, turned, write_clip
@@ -308,9 +309,13 @@ def test_bad_clips_are_refused_in_one_line(clip, prior, tmp_path):
     frozen = write_clip(tmp_path / "frozen.mp4", [first] * 56)
     _, _, warnings = read_clips([open_media(frozen)], prior)
     assert any("hardly moves" in line for line in warnings)
-    gaps = write_clip(tmp_path / "gaps.mp4", [first] * 30 + [np.full((320, 320, 3), 90, np.uint8)] * 40)
+    fading = [cv2.addWeighted(first, 1 - t, np.full_like(first, 90), t, 0) for t in np.linspace(0, 1, 20)]
+    gaps = write_clip(tmp_path / "gaps.mp4", [first] * 30 + fading + [np.full((320, 320, 3), 90, np.uint8)] * 20)
     with pytest.raises(Refusal, match="frames show the face"):
         read_clips([open_media(gaps)], prior)
+    cut = write_clip(tmp_path / "cut.mp4", [first] * 30 + [255 - first] * 40)
+    with pytest.raises(Refusal, match="cuts at frames 30; the longest shot has 40 frames"):
+        read_clips([open_media(cut)], prior)
     for words, said in (
         (("--input", clip, "--output", tmp_path / "x.mp4"), "expected .avatar"),
         (("--input", tmp_path / "none.mp4", "--output", tmp_path / "x.avatar"), "no such file"),
@@ -320,6 +325,33 @@ def test_bad_clips_are_refused_in_one_line(clip, prior, tmp_path):
         done = command("avatar", *words)
         assert done.returncode == 2 and said in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert not list(tmp_path.glob("*.avatar")) and not list(tmp_path.glob(".*"))
+
+
+def test_of_a_clip_with_cuts_the_longest_shot_is_learned(shots, prior, tmp_path):
+    images = [cv2.resize(i, (320, 320)) for i in shots[0].images]
+    other = np.random.default_rng(0).integers(0, 256, (320, 320, 3)).astype(np.uint8)
+    path = write_clip(tmp_path / "cuts.mp4", [other] * 7 + images + [255 - other] * 9)
+    footage, _, warnings = read_clips([open_media(path)], prior)
+    assert any("2 cuts; frames 7 to 66" in line for line in warnings)
+    assert footage.numbers.min() == 7 and footage.numbers.max() == 66
+    # what was learned from are those frames themselves
+    frame = list(VideoReader(path))[int(footage.numbers[3])].image
+    assert np.abs(footage.images[3].astype(int) - frame).max() == 0
+
+
+@pytest.mark.parametrize("fault, said", [(None, ""), ("light", "brightness"), ("camera", "camera moves"), ("border", "border")])
+def test_what_makes_a_shot_hard_is_said(fault, said, shots, prior):
+    train = shots[0]
+    images, codes = train.images.copy(), train.codes
+    if fault == "light":
+        gain = np.linspace(0.8, 1.1, len(images))[:, None, None, None]
+        images = np.clip(images * gain, 0, 255).astype(np.uint8)
+    if fault == "camera":
+        images = np.stack([np.roll(i, round(10 * np.sin(k / 9)), 1) for k, i in enumerate(images)])
+    if fault == "border":
+        codes = [replace(c, translation=c.translation + [0.2, 0, 0]) for c in codes]
+    found = complaints(replace(train, images=images, codes=codes), prior)
+    assert (not found) if fault is None else any(said in line for line in found), found
 
 
 def test_the_page_takes_an_avatar(learned_file, prior, tmp_path):
