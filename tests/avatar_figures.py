@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
 from capture.face_tracker import FaceMesh
+from capture.media import open_media
 from models.avatar.avatar import load_avatar
 from models.avatar.render import AvatarRenderer
-from models.code import FaceCode
+from models.code import FaceCode, at_height
 from models.prior.face import load_prior
 from pipeline.avatar.evaluation import ALIGNED, AVATAR, NEAREST, ONE_SHOT, evaluate_avatar
-from pipeline.avatar.learning import LearningSettings, learn_avatar
+from pipeline.avatar.footage import footage_of, read_clips
+from pipeline.avatar.learning import Learner, LearningSettings, learn_avatar
+from pipeline.avatar.regions import chin_of, head_region, hull
+from pipeline.evaluation import EYES, LIPS, psnr
+from pipeline.tracking import track
 
 CLIPS = (
     "face/talking_head_male_turning_25fps_512.mp4", "face/selfie_male_glasses_expressions_30fps_512x480.mp4",
@@ -57,6 +63,46 @@ def held_out(media: Path, row, head) -> None:
     head("clip", "seconds since the start: head dB on frames learned from")
     for name, curve in curves:
         row(f"`{Path(name).name}`", ", ".join(f"{p['seconds']:.0f} s: {p['psnr_head_seen']:.2f}" for p in curve))
+
+
+ABLATED = (CLIPS[2],)
+VARIANTS = {
+    "as shipped": {}, "without joint correction": {"turns": 0}, "without weights for mouth and eyes": {"mouth": 1.0, "eyes": 1.0},
+    "without the shell": {"halo": False}, "5 bases": {"bases": 5}, "10 bases": {"bases": 10}, "20 bases": {"bases": 20},
+    "40 bases": {"bases": 40},
+}  # fmt: skip
+
+
+def ablations(media: Path, row, head) -> None:
+    """What each part is worth: tracked once, learned again and again, judged on every second held-out frame."""
+    prior = load_prior()
+    head("clip", "variant", "seconds learning", "head dB", "all", "mouth", "eyes")
+    for name in ABLATED:
+        clip = open_media(str(media / name))
+        footage, ends, _ = read_clips([clip], prior, HOLDOUT)
+        tracked = track(clip, prior)
+        person = replace(footage.person, camera=at_height(footage.person.camera, clip.height, clip.width))
+        told = tracked.performance_of(0, person, prior)
+        held = np.array([k for k in np.flatnonzero(told.tracked) if k >= ends[0]][::2])
+        later = replace(footage_of(clip, told, held), person=footage.person)
+        points = [tracked.landmarks_of(0, int(k)) * (later.size[0] / clip.height) for k in later.numbers]
+        for variant, settings in VARIANTS.items():
+            begun = perf_counter()
+            for learned, _ in Learner(footage, prior, LearningSettings(**settings)).stages():
+                pass
+            seconds = perf_counter() - begun
+            renderer, reached = AvatarRenderer(learned, prior), []
+            chin = chin_of(renderer.shape.head)
+            for image, matte, code, seen in zip(later.images, later.mattes, later.codes, points):
+                square = ((renderer.render(code).astype(np.float32) - image) ** 2).mean(-1)
+                areas = [
+                    head_region(matte, code, later.person.camera, chin),
+                    np.ones(later.size, bool),
+                    hull(seen, LIPS, later.size),
+                ]
+                areas.append(hull(seen, EYES[:16], later.size) | hull(seen, EYES[16:], later.size))
+                reached.append([psnr(float(square[area].mean())) for area in areas])
+            row(f"`{Path(name).name}`", variant, seconds, *map(float, np.mean(reached, 0)))
 
 
 def speed(row, head, path: str | None = None) -> None:

@@ -335,6 +335,12 @@ def avatar(media: Path) -> None:
     held_out(media, row, head)
 
 
+def avatar_ablations(media: Path) -> None:
+    from tests.avatar_figures import ablations
+
+    ablations(media, row, head)
+
+
 def avatar_speed(media: Path) -> None:
     from tests.avatar_figures import speed
 
@@ -345,6 +351,7 @@ NAMES = {
     "landmarks": landmarks, "self": self_, "jitter": jitter, "lengths": lengths, "odd": odd, "memory": memory, "prior": prior,
     "speed": speed, "cross": cross, "encoder": encoder, "raster": raster,
     "photometric": photometric, "dense": dense, "shape": shape, "avatar": avatar, "avatar-speed": avatar_speed,
+    "avatar-ablations": avatar_ablations,
 }  # fmt: skip
 
 if __name__ == "__main__":
