@@ -88,8 +88,7 @@ def ablations(media: Path, row, head) -> None:
         points = [tracked.landmarks_of(0, int(k)) * (later.size[0] / clip.height) for k in later.numbers]
         for variant, settings in VARIANTS.items():
             begun = perf_counter()
-            for learned, _ in Learner(footage, prior, LearningSettings(**settings)).stages():
-                pass
+            *_, (learned, _) = Learner(footage, prior, LearningSettings(**settings)).stages()
             seconds = perf_counter() - begun
             renderer, reached = AvatarRenderer(learned, prior), []
             chin = chin_of(renderer.shape.head)
