@@ -93,8 +93,7 @@ class Learner:
         then one with the joint correction from all frames."""
         turns = self.settings.turns
         few = self.footage.some(_FEW)
-        avatar = self._avatar(few)
-        yield avatar, len(few)
+        yield self._avatar(few), len(few)
         for turn in range(turns):
             self._correct(self.footage.some(_FEW * (turn + 1)))
             self._correct_shell(few, self._avatar(few))

@@ -265,7 +265,7 @@ def test_from_a_clip_to_a_picture_of_it(clip, learned_file, prior, tmp_path):
     assert report["frames"] == HELD_OUT and len(report["methods"]) >= 3 and (tmp_path / "sheet.png").is_file()
     ours = report["methods"]["avatar"]
     assert ours["psnr_mask"] == pytest.approx(report["gain_db"] + report["methods"][report["best_baseline"]]["psnr_mask"])
-    assert {"psnr_mouth", "psnr_eyes", "ssim_mask", "ms_ssim_all", "landmarks_mouth"} <= set(ours)
+    assert {"psnr_mouth", "psnr_eyes", "ssim_mask", "ms_ssim_all", "landmarks_mouth", "flicker"} <= set(ours)
 
 
 def test_another_person_drives_it(learned_file, tmp_path):
