@@ -19,7 +19,7 @@ from models.head import Head
 from models.portrait.shade import facing
 from models.raster.cpu import PARALLEL, interpolate, rasterise
 from pipeline.avatar.footage import Footage
-from pipeline.avatar.regions import chin_of
+from pipeline.avatar.regions import below_chin, chin_of
 from pipeline.avatar.registration import SWELL_RANK, TOLERANCE, smoothing_matrix
 
 HALO_RANK, VEIL_RANK, SCENE_RANK = 12, 8, 8
@@ -207,7 +207,8 @@ def learn_outer(
         around = rasterise(projected, shell.triangles, height, width)
         halo = footage.mattes[k] / np.float32(255) * interpolate(around, shell.triangles, share[:, None])[..., 0]
         # a head is no scene, whether the shell covers it or not
-        head = cv2.dilate(footage.mattes[k], np.ones((5, 5), np.uint8)) / np.float32(255) * _above(code, camera, chin)
+        above = np.clip(-below_chin(code, camera, chin) / _CHIN_FADE, 0, 1).astype(np.float32)
+        head = cv2.dilate(footage.mattes[k], np.ones((5, 5), np.uint8)) / np.float32(255) * above
         behind[k] = np.round(255 * (1 - np.maximum(np.maximum(halo, head), opacity)))
         told[k] = np.round(255 * (1 - opacity))
     mean = _scene_mean(footage.images, behind)
@@ -269,16 +270,6 @@ def _completed(layer: Linear, weight: np.ndarray, shell: Shell, samples: MeshCol
     filled = np.einsum("sk,skc->sc", samples.barycentric, at_vertex[corners])
     out = sure[:, None] * mean + (1 - sure[:, None]) * filled
     return replace(layer, mean=out.ravel().astype(np.float32))
-
-
-def _above(code, camera, chin: np.ndarray) -> np.ndarray:
-    """H x W float32: 1 above the chin, falling to 0 where the shell ends."""
-    down = (code.rotation @ np.array([0.0, 1.0, 0.0]))[:2]
-    down = down / max(np.linalg.norm(down), 1e-6)
-    low = camera.project((code.rotation @ chin + code.translation)[None])[0]
-    y, x = np.mgrid[0 : camera.height, 0 : camera.width].astype(np.float32) + 0.5
-    below = ((x - low[0]) * down[0] + (y - low[1]) * down[1]) * code.translation[2] / camera.focal
-    return (1 - np.clip((below + _CHIN_FADE) / _CHIN_FADE, 0, 1)).astype(np.float32)
 
 
 def _scene_mean(images: np.ndarray, behind: np.ndarray) -> np.ndarray:
