@@ -17,7 +17,7 @@ from models.raster import Fragments
 from models.raster.cpu import PARALLEL, interpolate, rasterise
 
 _EDGE, _EDGE_WIDTH = np.float32(0.02), np.float32(0.18)  # cosine to the camera at which a surface begins, and until it is whole
-_RIM_WIDTH = np.float32(0.1)  # the same of the shell
+_SHELL_EDGE_WIDTH = np.float32(0.1)  # the same of the shell
 _SURE = np.float32(0.15)  # of opacity: below it is none, above its complement all
 _BLENDED = ("skin", "halo", "veil", "scene_change")
 
@@ -66,8 +66,9 @@ class AvatarRenderer:
         camera = camera or avatar.person.camera
         at = avatar.space.place(code)
         near, near_pose = avatar.space.nearness(at), avatar.space.pose_nearness(at)
-        posed, projected = self.shape.posed(code, camera, avatar.shift.blend(near).reshape(-1, 3))
-        swell = avatar.swell.blend(near_pose).reshape(-1, 3)
+        with PARALLEL:
+            shift, swell = avatar.shift.blend(near).reshape(-1, 3), avatar.swell.blend(near_pose).reshape(-1, 3)
+        posed, projected = self.shape.posed(code, camera, shift)
         around, around_projected = posed_shell(avatar.shell, code, camera, swell)
         seen = rasterise(projected, self.prior.triangles, *size)
         behind = rasterise(around_projected, avatar.shell.triangles, *size)
@@ -151,7 +152,7 @@ def _compose(scene, change, shell, veils, mesh, out):
                 # the regression is unsure where outlines lie: half transparent hair would be a ghost of both
                 veil = min(max((veil - _SURE) / (one - 2 * _SURE), zero), one)
                 veil = veil * veil * (3 - 2 * veil)
-                veil *= _opacity(shell, t, wa, wb, wc, _RIM_WIDTH)
+                veil *= _opacity(shell, t, wa, wb, wc, _SHELL_EDGE_WIDTH)
             sx = min(max((x - 0.5) * 0.5, 0.0), columns - 1.001)
             sy = min(max((y - 0.5) * 0.5, 0.0), rows - 1.001)
             m, n = int(sx), int(sy)

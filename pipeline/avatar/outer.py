@@ -20,7 +20,7 @@ from models.portrait.shade import facing
 from models.raster.cpu import PARALLEL, interpolate, rasterise
 from pipeline.avatar.footage import Footage
 from pipeline.avatar.regions import below_chin, chin_of
-from pipeline.avatar.registration import SWELL_RANK, TOLERANCE, smoothing_matrix
+from pipeline.avatar.registration import SWELL_RANK, TOLERANCE, pixels_of, smoothing_matrix
 
 HALO_RANK, VEIL_RANK, SCENE_RANK = 12, 8, 8
 _RIM = 0.1  # least cosine that a sample of the halo counts with: its outline is seen at no other angle
@@ -150,9 +150,7 @@ def _outline_distances(
         beyond = cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5) - cv2.distanceTransform(inside, cv2.DIST_L2, 5)
         soft = cv2.GaussianBlur(beyond, (0, 0), 2)
         out = np.stack([cv2.Sobel(soft, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(soft, cv2.CV_32F, 0, 1, scale=1 / 8)], -1)
-        x, y = np.floor(projected[:, 0]).astype(int), np.floor(projected[:, 1]).astype(int)
-        there = (x > 1) & (x < width - 2) & (y > 1) & (y < height - 2)
-        x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
+        x, y, there = pixels_of(projected, footage.size, 2)
         covered = (rasterise(projected, shell.triangles, height, width).triangle >= 0).astype(np.uint8)
         rim = cv2.distanceTransform(covered, cv2.DIST_L2, 5)[y, x]
         grazing = np.clip(1 - rim / (_RIM_WIDTH * camera.focal / code.translation[2]), 0, 1)

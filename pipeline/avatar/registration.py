@@ -29,7 +29,7 @@ _FLOW_SIGMA, _AGREEING = 1.0, 0.1  # pixels; share of the frames whose flows err
 _LIFT_SIGMA = 0.006  # metres
 _FARTHEST = 8.0  # pixels: a longer flow is no misfit
 SWELL_RANK, _SHELL_SIGMA, _SHELL_TOLERANCE, _SHELL_SMOOTH = 24, 0.01, 0.006, 4
-_RIM = 0.006  # metres from its outline within which a direction belongs to it
+_OUTLINE_WIDTH = 0.006  # metres from its outline within which a direction belongs to it
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +70,20 @@ def smoothing_matrix(triangles: np.ndarray, vertices: int) -> sp.csr_matrix:
     return sp.diags(1 / np.asarray(joined.sum(1)).ravel()) @ joined
 
 
+def pixels_of(projected: np.ndarray, size: tuple[int, int], border: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Column and row (V) of the pixel each vertex falls on, or the nearest, and whether it lies in the picture at all.
+
+    Args:
+        projected: V x 3 px.
+        size: height and width.
+        border: pixels at the picture's edge that don't count.
+    """
+    height, width = size
+    x, y = np.floor(projected[:, 0]).astype(int), np.floor(projected[:, 1]).astype(int)
+    there = (x >= border) & (x < width - border) & (y >= border) & (y < height - border)
+    return np.clip(x, 0, width - 1), np.clip(y, 0, height - 1), there
+
+
 def register(
     footage: Footage, shape: AvatarHead, colours: MeshColours, smoother: Smoother, shift: Linear | None
 ) -> tuple[np.ndarray, Linear]:
@@ -103,7 +117,7 @@ def register_shell(footage: Footage, renderer: AvatarRenderer, smoother: Smoothe
         smoother: of the footage's frames, by pose.
     """
     avatar, camera = renderer.avatar, footage.person.camera
-    shell, (height, width) = avatar.shell, footage.size
+    shell = avatar.shell
     smooth = smoothing_matrix(shell.triangles, len(shell.vertices))
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     flow = np.zeros((len(footage), len(shell.vertices), 2), np.float32)
@@ -121,12 +135,10 @@ def register_shell(footage: Footage, renderer: AvatarRenderer, smoother: Smoothe
         if found is None:
             continue
         own = surface_opacity(layers.seen, layers.posed, renderer.prior.triangles, renderer.shape.opacity)
-        x, y = np.floor(projected[:, 0]).astype(int), np.floor(projected[:, 1]).astype(int)
-        there = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
+        x, y, there = pixels_of(projected, footage.size)
         front = projected[:, 2] < layers.behind.depth[y, x] + _SHELL_TOLERANCE
         rim = cv2.distanceTransform(covered, cv2.DIST_L2, 5)[y, x]
-        outline = np.clip(1 - rim / (_RIM * camera.focal / code.translation[2]), 0, 1)
+        outline = np.clip(1 - rim / (_OUTLINE_WIDTH * camera.focal / code.translation[2]), 0, 1)
         flow[k], known = found[0][y, x], found[1][y, x]
         weight = np.maximum(front * np.clip(facing(posed, shell.triangles), 0, 1), outline) * (1 - own[y, x]) * shell.opacity
         sure[k] = np.where(there & (known > 0.2), weight, 0)
@@ -166,21 +178,18 @@ def _across(flow: np.ndarray, posed: np.ndarray, code, camera) -> np.ndarray:
 def _vertex_flows(footage, shape, colours, smoother, shifts, skin) -> tuple[np.ndarray, np.ndarray]:
     """N x V x 2 pixels from where the avatar shows each vertex to where the frame does, and N x V: how sure that is."""
     prior, camera = shape.prior, footage.person.camera
-    height, width = footage.size
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     flow = np.zeros((len(footage), len(prior.mean), 2), np.float32)
     sure = np.zeros((len(footage), len(prior.mean)), np.float32)
     for k, (image, code) in enumerate(zip(footage.images, footage.codes)):
         posed, projected = shape.posed(code, camera, shifts[k])
-        seen = rasterise(projected, prior.triangles, height, width)
+        seen = rasterise(projected, prior.triangles, *footage.size)
         covered = (seen.triangle >= 0).astype(np.uint8)
         shown = draw_mesh(image, seen, prior.triangles, colours, skin.blend(smoother.kernel[k]).reshape(-1, 3))
         found = _flow(search, shown, image, covered, cv2.erode(covered, np.ones((5, 5), np.uint8)))
         if found is None:
             continue
-        x, y = np.floor(projected[:, 0]).astype(int), np.floor(projected[:, 1]).astype(int)
-        there = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
+        x, y, there = pixels_of(projected, footage.size)
         there &= projected[:, 2] < seen.depth[y, x] + 1.5 * TOLERANCE
         cosine = facing(posed, prior.triangles)
         there &= (found[1][y, x] > 0.3) & (cosine > 0.15)
