@@ -12,7 +12,7 @@ from capture.matte import SelfieMatte
 from capture.media import Excerpt, Media
 from models.code import FaceCode, Person, at_height
 from models.prior.face import AnnyPrior
-from pipeline.avatar.shots import complaints, longest_shot, survey
+from pipeline.avatar.shots import by_length, complaints, survey
 from pipeline.errors import Refusal
 from pipeline.performance import Performance
 from pipeline.progress import Listener, counted, silent
@@ -101,16 +101,25 @@ def read_clips(
             raise Refusal(
                 f"{media.path}: too few frames to learn from: {kept}, expected at least {LEAST_FRAMES}. Give a longer clip."
             )
-        first, last = longest_shot(kept, cuts)
-        if last - first < LEAST_FRAMES:
+        shots = [(first, last) for first, last in by_length(kept, cuts) if last - first >= LEAST_FRAMES]
+        if not shots:
+            first, last = by_length(kept, cuts)[0]
             raise Refusal(
                 f"{media.path}: cuts at frames {', '.join(map(str, cuts[:8]))}; the longest shot has {last - first} frames, "
                 f"expected at least {LEAST_FRAMES}. Give a clip without cuts."
             )
+        for first, last in shots:
+            part = Excerpt(media, first, last)
+            try:
+                tracked = track(part, prior, person_id + 1, listen=listen)
+                break
+            except Refusal:  # a title, say: the next longest may show the person
+                if (first, last) == shots[-1]:
+                    raise
         if cuts:
-            warnings.append(f"{media.path}: {len(cuts)} cuts; frames {first} to {last - 1}, the longest shot, are learned from.")
-        part = Excerpt(media, first, last)
-        tracked = track(part, prior, person_id + 1, listen=listen)
+            warnings.append(
+                f"{media.path}: {len(cuts)} cuts; frames {first} to {last - 1}, the longest shot with a face, are learned from."
+            )
         performance = pick_person(tracked.performances, person_id, media.path)
         if len(tracked.performances) > 1:
             warnings.append(

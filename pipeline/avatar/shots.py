@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
 
 from capture.media import Media
 from models.prior.face import AnnyPrior
+from pipeline.fitting import LandmarkModel
 from pipeline.progress import Listener, counted, silent
+
+if TYPE_CHECKING:
+    from pipeline.avatar.footage import Footage
 
 _THUMB = 64  # pixels
 _JUMP, _SUDDEN, _AROUND = 18.0, 5.0, 5  # codes of a cut's change, times that of the frames around it, and how many of these
@@ -15,8 +21,6 @@ _SEEN, _LOOKS = 200, 60  # pixels of background that tell something; frames that
 _LIGHT = 8.0  # codes of the background's brightness
 _MOTION = 1.0 / 128  # of the picture's size, that the background moved in the middle of the frames
 _AT_BORDER = 0.2  # share of the frames
-_OVAL = (10, 338, 297, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136, 172,
-         58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109)  # fmt: skip
 
 
 def survey(media: Media, holdout: float, listen: Listener = silent) -> tuple[int, list[int]]:
@@ -40,17 +44,13 @@ def survey(media: Media, holdout: float, listen: Listener = silent) -> tuple[int
     return kept, cuts
 
 
-def longest_shot(frames: int, cuts: list[int]) -> tuple[int, int]:
-    """First frame of the longest shot, and the one after its last."""
-    return max(zip([0, *cuts], [*cuts, frames]), key=lambda shot: shot[1] - shot[0])
+def by_length(frames: int, cuts: list[int]) -> list[tuple[int, int]]:
+    """The shots, the longest first: first frame of each, and the one after its last."""
+    return sorted(zip([0, *cuts], [*cuts, frames]), key=lambda shot: shot[0] - shot[1])
 
 
-def complaints(footage, prior: AnnyPrior) -> list[str]:
-    """What will look worse than it could, one line each: an avatar has one scene under one light.
-
-    Args:
-        footage: a `Footage`.
-    """
+def complaints(footage: Footage, prior: AnnyPrior) -> list[str]:
+    """What will look worse than it could, one line each: an avatar has one scene under one light."""
     chosen = footage.some(_LOOKS)
     small = (128, 128)
     grey = np.stack([cv2.resize(cv2.cvtColor(i, cv2.COLOR_RGB2GRAY), small, interpolation=cv2.INTER_AREA) for i in chosen.images])
@@ -75,13 +75,11 @@ def complaints(footage, prior: AnnyPrior) -> list[str]:
             moved.append(np.hypot(x, y) / 128 if response > 0.1 else 0.0)
     if moved and np.median(moved) > _MOTION:
         out.append("the camera moves: what lies behind the person will be blurred. Put the camera on something firm.")
-    oval = list(_OVAL)
-    neutral = prior.at_landmarks(prior.mean + np.tensordot(footage.person.identity.astype(np.float32), prior.identity, 1))[oval]
-    cut_off = 0
+    (height, width), cut_off = footage.size, 0
+    points = LandmarkModel.of(prior).neutral(footage.person)[:468]
     for code in footage.codes:
-        place = footage.person.camera.project((neutral @ code.rotation.T + code.translation).astype(np.float32))[:, :2]
-        height, width = footage.size
-        cut_off += bool((place < 0).any() or (place[:, 0] > width).any() or (place[:, 1] > height).any())
+        place = footage.person.camera.project((points @ code.rotation.T + code.translation).astype(np.float32))[:, :2]
+        cut_off += bool((place < 0).any() or (place > [width, height]).any())
     if cut_off > _AT_BORDER * len(footage):
         out.append(f"the face reaches over the picture's border in {cut_off} of {len(footage)} frames. Sit in the middle.")
     return out

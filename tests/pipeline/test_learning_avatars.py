@@ -330,13 +330,22 @@ def test_bad_clips_are_refused_in_one_line(clip, prior, tmp_path):
 def test_of_a_clip_with_cuts_the_longest_shot_is_learned(shots, prior, tmp_path):
     images = [cv2.resize(i, (320, 320)) for i in shots[0].images]
     other = np.random.default_rng(0).integers(0, 256, (320, 320, 3)).astype(np.uint8)
-    path = write_clip(tmp_path / "cuts.mp4", [other] * 7 + images + [255 - other] * 9)
+    # after the person a longer shot without a face, as titles are
+    path = write_clip(tmp_path / "cuts.mp4", [other] * 7 + images + [255 - other] * 70)
     footage, _, warnings = read_clips([open_media(path)], prior)
     assert any("2 cuts; frames 7 to 66" in line for line in warnings)
     assert footage.numbers.min() == 7 and footage.numbers.max() == 66
     # what was learned from are those frames themselves
     frame = list(VideoReader(path))[int(footage.numbers[3])].image
     assert np.abs(footage.images[3].astype(int) - frame).max() == 0
+
+
+def test_of_two_people_one_is_learned_and_it_is_said(shots, prior, tmp_path):
+    pair = [np.hstack([cv2.resize(i, (320, 320)), cv2.resize(i, (320, 320))]) for i in shots[0].images]
+    footage, _, warnings = read_clips([open_media(write_clip(tmp_path / "two.mp4", pair))], prior)
+    assert any("2 people; person 0 is learned" in line for line in warnings)
+    across = np.array([footage.person.camera.project(c.translation[None])[0, 0] for c in footage.codes]) - footage.size[1] / 2
+    assert (across > 0).all() or (across < 0).all()  # one of them, all the time
 
 
 @pytest.mark.parametrize("fault, said", [(None, ""), ("light", "brightness"), ("camera", "camera moves"), ("border", "border")])
