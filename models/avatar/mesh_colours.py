@@ -61,6 +61,15 @@ class MeshColours:
             index.ravel().astype(np.int32), owner[first].astype(np.int32), (place[first] / _WHOLE).astype(np.float32),
         )  # fmt: skip
 
+    @classmethod
+    def spaced(cls, vertices: np.ndarray, triangles: np.ndarray, spacing: np.ndarray, most: int) -> MeshColours:
+        """Samples `spacing` (T, metres) apart, farther where that would be more than `most`."""
+        while True:
+            colours = cls.of(triangles, segments_of(vertices, triangles, spacing))
+            if len(colours) <= most:
+                return colours
+            spacing = spacing * 1.06
+
 
 def segments_of(vertices: np.ndarray, triangles: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """T int32 segments that keep samples at most `spacing` (T, metres) apart along the longest edge, 1 to 12."""

@@ -36,6 +36,7 @@ from pipeline.fitting import inter_ocular
 from pipeline.progress import Listener, counted, silent
 from pipeline.puppet import AvatarPuppet, PortraitPuppet, Puppet
 from pipeline.source import as_same_person, prepare_source
+from pipeline.surface_flow import flow_search
 from pipeline.tracking import Tracked, track
 
 AVATAR, NEAREST, ALIGNED, ONE_SHOT = "avatar", "nearest training frame", "the same, aligned", "one-shot portrait"
@@ -100,7 +101,7 @@ def evaluate_avatar(
     mesh, matte = FaceMesh(still=True), SelfieMatte()
     try:
         first, last = None, None
-        search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        search = flow_search()
         for turn, (k, truth, given) in enumerate(
             counted(_chosen(media, own_masks, set(held_out), size), "compare", len(held_out), listen)
         ):

@@ -12,7 +12,7 @@ import numpy as np
 from capture.media import open_media
 from models.avatar.avatar import SUFFIX, Avatar
 from models.avatar.linear import Linear, Smoother, regress
-from models.avatar.mesh_colours import MeshColours, sample_areas, segments_of
+from models.avatar.mesh_colours import MeshColours, sample_areas
 from models.avatar.render import AvatarRenderer
 from models.avatar.shape import AvatarHead
 from models.avatar.space import CodeSpace
@@ -21,11 +21,12 @@ from models.prior.face import AnnyPrior
 from pipeline.avatar.footage import Footage, read_clips
 from pipeline.avatar.outer import POSE_RIDGE, head_and_hair, learn_outer, learn_swell
 from pipeline.avatar.regions import chin_of, head_region
-from pipeline.avatar.registration import SHIFT_RANK, look, register, register_shell
+from pipeline.avatar.registration import SHIFT_RANK, register, register_shell
 from pipeline.errors import Refusal
 from pipeline.evaluation import psnr
 from pipeline.progress import Listener, silent
 from pipeline.report import check_writable
+from pipeline.surface_flow import look
 
 # distance between samples, of a pixel's size at the head
 _SPACING = {
@@ -81,9 +82,9 @@ class Learner:
         self.shape = AvatarHead(prior, person, np.zeros_like(prior.mean))
         pixel = float(np.median([c.translation[2] for c in footage.codes])) / person.camera.focal
         spacing = _spacing(prior, pixel, self.shape.opacity)
-        self.colours = _samples(head.neutral, prior.triangles, spacing, _MOST_SAMPLES)
+        self.colours = MeshColours.spaced(head.neutral, prior.triangles, spacing, _MOST_SAMPLES)
         around = np.full(len(self.shell.triangles), _AROUND_SPACING * pixel)
-        self.around = _samples(self.shell.vertices, self.shell.triangles, around, _MOST_AROUND)
+        self.around = MeshColours.spaced(self.shell.vertices, self.shell.triangles, around, _MOST_AROUND)
         self.importance = self._importance()
         self.shift: tuple[Linear, CodeSpace] | None = None
         self.swell: tuple[Linear, CodeSpace] | None = None
@@ -126,7 +127,7 @@ class Learner:
                       np.zeros((len(footage), SHIFT_RANK), np.float32))  # fmt: skip
         shift = none if self.shift is None else _carried(*self.shift, space, CodeSpace.nearness)
         shifts = [shift.blend(near).reshape(-1, 3) for near in smoother.kernel]
-        seen = look(footage, self.shape, self.colours, shifts)
+        seen = look(footage.images, footage.codes, footage.person.camera, self.shape, self.colours, shifts)
         skin = regress(seen.colour, seen.weight, smoother, self.settings.bases, self.importance)
         del seen
         if self.swell is None:
@@ -169,15 +170,6 @@ def _spacing(prior: AnnyPrior, pixel: float, opacity: np.ndarray) -> np.ndarray:
     """T metres between samples of the head: about a pixel; nothing fine where the mesh is never shown."""
     spacing = pixel * np.array([_SPACING[name] for name in prior.regions])[prior.region]
     return np.where((opacity[prior.triangles] > 0).any(1), spacing, 1.0)
-
-
-def _samples(vertices: np.ndarray, triangles: np.ndarray, spacing: np.ndarray, most: int) -> MeshColours:
-    """Samples `spacing` (T, metres) apart, farther where that would be more than `most`."""
-    while True:
-        colours = MeshColours.of(triangles, segments_of(vertices, triangles, spacing))
-        if len(colours) <= most:
-            return colours
-        spacing = spacing * 1.06
 
 
 def learn_avatar(

@@ -20,7 +20,8 @@ from models.portrait.shade import facing
 from models.raster.cpu import PARALLEL, interpolate, rasterise
 from pipeline.avatar.footage import Footage
 from pipeline.avatar.regions import below_chin, chin_of
-from pipeline.avatar.registration import SWELL_RANK, TOLERANCE, pixels_of, smoothing_matrix
+from pipeline.avatar.registration import SWELL_RANK
+from pipeline.surface_flow import TOLERANCE, pixels_of, smoothing_matrix
 
 HALO_RANK, VEIL_RANK, SCENE_RANK = 12, 8, 8
 _RIM = 0.1  # least cosine that a sample of the halo counts with: its outline is seen at no other angle
