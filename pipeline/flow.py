@@ -16,6 +16,7 @@ from models.avatar.avatar import is_avatar, load_avatar
 from models.code import Camera, FaceCode, Person, at_height
 from models.portrait.render import View
 from models.prior.face import AnnyPrior, load_prior
+from pipeline.alignment import align
 from pipeline.builtin import BUILTIN, builtin_performance
 from pipeline.device import DeviceChoice, choose_device
 from pipeline.errors import Refusal
@@ -108,6 +109,8 @@ def prepare(source: str, driver: str, settings: Settings, prior: AnnyPrior, list
     ready = None if learned else prepare_source(source_media, prior, listen=listen, device=device)
     known = avatar.person if learned and settings.pose == "absolute" else None
     performance, same = _driver(driver_media, settings, prior, known, listen)
+    if learned and driver_media is not None:
+        performance = align(driver_media, performance, prior, settings.smoothing, listen)
     if settings.pose == "absolute" and not learned and not ready.is_video:
         refitted = as_same_person(ready, performance.person, prior, next(iter(source_media)))
         ready, same = refitted or ready, refitted is not None

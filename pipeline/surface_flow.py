@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import scipy.sparse as sp
 
+from models.avatar.linear import Linear
 from models.avatar.mesh_colours import MeshColours, gather
 from models.avatar.shape import AvatarHead
 from models.code import Camera, FaceCode
@@ -18,6 +19,8 @@ from models.raster.cpu import PARALLEL, rasterise
 TOLERANCE = 0.002  # metres behind the nearest surface at which a sample still counts as seen
 _FLOW_SMOOTH = 4.0  # pixels
 _FLOW_SIGMA, _AGREEING = 1.0, 0.1  # pixels; share of the frames whose flows err on their own
+_SELDOM = 0.05  # share of the frames below which a colour is guessed
+_SPREAD_TURNS = 60  # of the guess, from neighbour to neighbour
 _FARTHEST = 8.0  # pixels: a longer flow is no misfit
 
 
@@ -53,6 +56,36 @@ def look(
                 TOLERANCE, colour[k], weight[k],
             )  # fmt: skip
     return Seen(colour, weight)
+
+
+def completed(layer: Linear, weight: np.ndarray, triangles: np.ndarray, samples: MeshColours) -> Linear:
+    """What was hardly ever seen looks like what lies around it on the surface.
+
+    Args:
+        layer: colours of the samples; weight: N x S uint8, how well each frame shows them.
+    """
+    count = int(triangles.max()) + 1
+    total = weight.sum(0, dtype=np.float32) / 255
+    sure = np.clip(total / (_SELDOM * len(weight)), 0, 1)
+    mean = layer.mean.reshape(len(samples), -1)
+    corners = triangles[samples.triangle]
+    smooth = smoothing_matrix(triangles, count)
+    sums, weights = np.zeros((count, mean.shape[1])), np.zeros(count)
+    for k in range(3):
+        share = samples.barycentric[:, k] * sure**2
+        np.add.at(weights, corners[:, k], share)
+        np.add.at(sums, corners[:, k], share[:, None] * mean)
+    known = np.clip(weights / 3, 0, 1)
+    own = sums / np.maximum(weights, 1e-6)[:, None]
+    # wider and wider: known vertices stay, the others take their neighbours' mean
+    value, there = own * known[:, None], known.copy()
+    for _ in range(_SPREAD_TURNS):
+        value, there = smooth @ value, smooth @ there
+        value, there = known[:, None] * own + (1 - known[:, None]) * value, known + (1 - known) * there
+    at_vertex = value / np.maximum(there, 1e-6)[:, None]
+    filled = np.einsum("sk,skc->sc", samples.barycentric, at_vertex[corners])
+    out = sure[:, None] * mean + (1 - sure[:, None]) * filled
+    return replace(layer, mean=out.ravel().astype(np.float32))
 
 
 def smoothing_matrix(triangles: np.ndarray, vertices: int) -> sp.csr_matrix:

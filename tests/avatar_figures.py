@@ -14,6 +14,7 @@ from models.avatar.avatar import load_avatar
 from models.avatar.render import AvatarRenderer
 from models.code import FaceCode, at_height
 from models.prior.face import load_prior
+from pipeline.alignment import align
 from pipeline.avatar.evaluation import ALIGNED, AVATAR, NEAREST, ONE_SHOT, evaluate_avatar
 from pipeline.avatar.footage import footage_of, read_clips
 from pipeline.avatar.learning import Learner, LearningSettings, learn_avatar
@@ -82,7 +83,7 @@ def ablations(media: Path, row, head) -> None:
         footage, ends, _ = read_clips([clip], prior, HOLDOUT)
         tracked = track(clip, prior)
         person = replace(footage.person, camera=at_height(footage.person.camera, clip.height, clip.width))
-        told = tracked.performance_of(0, person, prior)
+        told = align(clip, tracked.performance_of(0, person, prior), prior)
         held = np.array([k for k in np.flatnonzero(told.tracked) if k >= ends[0]][::2])
         later = replace(footage_of(clip, told, held), person=footage.person)
         points = [tracked.landmarks_of(0, int(k)) * (later.size[0] / clip.height) for k in later.numbers]

@@ -68,7 +68,7 @@ class MeshColours:
             colours = cls.of(triangles, segments_of(vertices, triangles, spacing))
             if len(colours) <= most:
                 return colours
-            spacing = spacing * 1.06
+            spacing = spacing * max(1.02, (len(colours) / most) ** 0.5)
 
 
 def segments_of(vertices: np.ndarray, triangles: np.ndarray, spacing: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ from models.avatar.avatar import Avatar, load_avatar
 from models.code import Camera, FaceCode, at_height
 from models.head import Head
 from models.prior.face import AnnyPrior
+from pipeline.alignment import align
 from pipeline.avatar.footage import at_size
 from pipeline.avatar.regions import chin_of, head_region, hull
 from pipeline.errors import Refusal
@@ -83,7 +84,7 @@ def evaluate_avatar(
     tracked = track(media, prior, listen=listen)
     who = next(iter(tracked.performances))
     person = replace(avatar.person, camera=at_height(avatar.person.camera, media.height, media.width))
-    performance = tracked.performance_of(who, person, prior)
+    performance = align(media, tracked.performance_of(who, person, prior), prior, listen=listen)
     held_out = [int(k) for k in np.flatnonzero(performance.tracked) if k >= from_frame]
     if not held_out:
         raise Refusal(

@@ -12,6 +12,7 @@ from capture.matte import SelfieMatte
 from capture.media import Excerpt, Media
 from models.code import FaceCode, Person, at_height
 from models.prior.face import AnnyPrior
+from pipeline.alignment import align
 from pipeline.avatar.shots import by_length, complaints, survey
 from pipeline.errors import Refusal
 from pipeline.performance import Performance
@@ -138,7 +139,7 @@ def read_clips(
             warnings.append(f"{media.path}: the face hardly moves, so that few expressions can be learned. Let the person speak.")
         most = MOST_FRAMES // len(clips)
         usable = usable[np.unique(np.linspace(0, len(usable) - 1, min(most, len(usable))).round().astype(int))]
-        made = footage_of(part, performance, usable, listen)
+        made = footage_of(part, align(part, performance, prior, listen=listen), usable, listen)
         warnings.extend(f"{media.path}: {line}" for line in complaints(made, prior))
         parts.append(replace(made, numbers=made.numbers + first))
         ends.append(kept)

@@ -26,7 +26,7 @@ from pipeline.errors import Refusal
 from pipeline.evaluation import psnr
 from pipeline.progress import Listener, silent
 from pipeline.report import check_writable
-from pipeline.surface_flow import look
+from pipeline.surface_flow import completed, look
 
 # distance between samples, of a pixel's size at the head
 _SPACING = {
@@ -129,6 +129,7 @@ class Learner:
         shifts = [shift.blend(near).reshape(-1, 3) for near in smoother.kernel]
         seen = look(footage.images, footage.codes, footage.person.camera, self.shape, self.colours, shifts)
         skin = regress(seen.colour, seen.weight, smoother, self.settings.bases, self.importance)
+        skin = completed(skin, seen.weight, self.prior.triangles, self.colours)
         del seen
         if self.swell is None:
             self.swell = learn_swell(footage, self.shape.head, self.shell, by_pose, self.lean), space

@@ -21,7 +21,7 @@ from models.raster.cpu import PARALLEL, interpolate, rasterise
 from pipeline.avatar.footage import Footage
 from pipeline.avatar.regions import below_chin, chin_of
 from pipeline.avatar.registration import SWELL_RANK
-from pipeline.surface_flow import TOLERANCE, pixels_of, smoothing_matrix
+from pipeline.surface_flow import TOLERANCE, completed, pixels_of, smoothing_matrix
 
 HALO_RANK, VEIL_RANK, SCENE_RANK = 12, 8, 8
 _RIM = 0.1  # least cosine that a sample of the halo counts with: its outline is seen at no other angle
@@ -40,8 +40,7 @@ _MOST_SWELL = 0.02  # metres
 _SWELL_SMOOTH = 6
 _VEIL_RIDGE = 0.2
 _OWN = (1.0, 3.0)  # pixels inside the matte's outline from which, and within which, a colour is the person's own
-_DOUBT, _SELDOM = 0.003, 0.05  # shares of the frames: what counts for opacity where nothing is seen; below it colours are guessed
-_SPREAD_TURNS = 60  # of the guess, from neighbour to neighbour
+_DOUBT = 0.003  # share of the frames that counts for opacity where nothing is seen
 _CHIN_FADE = 0.02  # metres above the chin from which neck and shoulders belong to the scene
 _RARE = 0.02  # share of the frames below which a pixel of the scene counts as never seen
 _SPREAD = np.radians(7.0)
@@ -238,37 +237,12 @@ def learn_outer(
         of_veil[k] = np.round(cosines * bare)
         # what is half background has no colour of its own
         of_colour[k] = np.round(cosines * bare * (seen[:, 5] / np.float32(255)))
-    halo = _completed(regress(colour, of_colour, smoother, HALO_RANK), of_colour, shell, samples)
+    halo = completed(regress(colour, of_colour, smoother, HALO_RANK), of_colour, shell.triangles, samples)
     opacity = regress(veil, of_veil, Smoother.of(smoother.kernel, _VEIL_RIDGE), VEIL_RANK)
     # what was hardly ever seen is opaque: a head has no holes
     doubt = _DOUBT * count / (of_veil.sum(0, dtype=np.float32) / 255 + _DOUBT * count)
     opacity = replace(opacity, mean=(opacity.mean + doubt * (255 - opacity.mean)).astype(np.float32))
     return mean.astype(np.uint8), scene_change, halo, opacity
-
-
-def _completed(layer: Linear, weight: np.ndarray, shell: Shell, samples: MeshColours) -> Linear:
-    """What was hardly ever seen looks like what lies around it on the surface."""
-    total = weight.sum(0, dtype=np.float32) / 255
-    sure = np.clip(total / (_SELDOM * len(weight)), 0, 1)
-    mean = layer.mean.reshape(len(samples), -1)
-    corners = shell.triangles[samples.triangle]
-    smooth = smoothing_matrix(shell.triangles, len(shell.vertices))
-    sums, weights = np.zeros((len(shell.vertices), mean.shape[1])), np.zeros(len(shell.vertices))
-    for k in range(3):
-        share = samples.barycentric[:, k] * sure**2
-        np.add.at(weights, corners[:, k], share)
-        np.add.at(sums, corners[:, k], share[:, None] * mean)
-    known = np.clip(weights / 3, 0, 1)
-    own = sums / np.maximum(weights, 1e-6)[:, None]
-    # wider and wider: known vertices stay, the others take their neighbours' mean
-    value, there = own * known[:, None], known.copy()
-    for _ in range(_SPREAD_TURNS):
-        value, there = smooth @ value, smooth @ there
-        value, there = known[:, None] * own + (1 - known[:, None]) * value, known + (1 - known) * there
-    at_vertex = value / np.maximum(there, 1e-6)[:, None]
-    filled = np.einsum("sk,skc->sc", samples.barycentric, at_vertex[corners])
-    out = sure[:, None] * mean + (1 - sure[:, None]) * filled
-    return replace(layer, mean=out.ravel().astype(np.float32))
 
 
 def _scene_mean(images: np.ndarray, behind: np.ndarray) -> np.ndarray:

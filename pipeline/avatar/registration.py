@@ -21,6 +21,7 @@ from pipeline.surface_flow import (
     TOLERANCE,
     across,
     agreed,
+    completed,
     flow_between,
     flow_search,
     look,
@@ -48,7 +49,7 @@ def register(
     prior, camera = shape.prior, footage.person.camera
     before = [None if shift is None else shift.blend(near).reshape(-1, 3) for near in smoother.kernel]
     seen = look(footage.images, footage.codes, camera, shape, colours, before)
-    skin = regress(seen.colour, seen.weight, smoother, _SKIN_RANK)
+    skin = completed(regress(seen.colour, seen.weight, smoother, _SKIN_RANK), seen.weight, prior.triangles, colours)
     flow, sure = _vertex_flows(footage, shape, colours, smoother, before, skin)
     jacobians = [pixel_jacobian(shape.posed(code, camera)[0], code.rotation, camera.focal) for code in footage.codes]
     smooth = smoothing_matrix(prior.triangles, len(prior.mean))

@@ -27,6 +27,7 @@ from pipeline.avatar.regions import chin_of, head_region
 from pipeline.avatar.shots import complaints
 from pipeline.errors import Refusal
 from pipeline.evaluation import psnr
+from pipeline.surface_flow import completed
 from tests.conftest import Synthetic, expression, turned, write_clip
 from tests.pipeline.test_flow import command
 
@@ -196,7 +197,7 @@ def test_what_was_never_seen_looks_like_what_lies_around_it():
     spoilt = np.where(hidden[:, None], 0, colours).astype(np.float32)
     layer = Linear(spoilt.ravel(), np.zeros((1, 3 * len(samples)), np.int8), np.ones(1, np.float32), np.zeros((9, 1), np.float32))
     weight = np.where(hidden, 0, 255).astype(np.uint8)[None].repeat(9, 0)
-    filled = outer._completed(layer, weight, shell, samples).mean.reshape(-1, 3)
+    filled = completed(layer, weight, shell.triangles, samples).mean.reshape(-1, 3)
     assert np.abs(filled - colours)[~hidden].max() < 1e-3
     assert np.abs(filled - colours)[hidden].mean() < 12 and np.abs(filled - colours)[hidden].max() < 30
 
