@@ -31,7 +31,6 @@ from models.raster.cpu import rasterise
 from pipeline.fitting import LOOK, bounded_step, jacobian, rotation_of_vector
 from pipeline.performance import Performance
 from pipeline.progress import Listener, counted, silent
-from pipeline.smoothing import smooth_both_ways
 from pipeline.surface_flow import (
     TOLERANCE,
     agreed,
@@ -43,10 +42,11 @@ from pipeline.surface_flow import (
     pixels_of,
     smoothing_matrix,
 )
+from pipeline.tracking import finished
 
 _LEAST, _FEW = 16, 128  # frames below which nothing is learned; frames that appearance and surface are learned from
 _TURNS = 3  # of learning the appearance and moving the codes
-_EYES = 90.0  # pixels between the outer eye corners at which flow is taken, at most
+_EYES, _SIDE = 90.0, 1024  # pixels, at most, between the outer eye corners and of a picture at which flow is taken
 _SPACING, _MOST_SAMPLES = 1.4, 60_000  # pixels between samples
 _RANK = 8
 _FLOW_SIGMA, _PLACES = 0.5, 200  # pixels; so many places of a face err on their own
@@ -84,7 +84,7 @@ def align(
 ) -> Performance:
     """The performance with its poses and expressions nearer to the pixels; as it was where too few frames show the face.
 
-    The media is read twice more. Losses stay held, as `pipeline.tracking.finished` left them.
+    The media is read twice more. Losses stay held.
 
     Args:
         smoothing: strength of the two-sided filter that the flow's own noise is taken out with.
@@ -108,18 +108,14 @@ def align(
         listen("appearance", turn + 1, _TURNS)
     aligner = Aligner(appearance)
     guess = _between(chosen, before, codes)
-    rotation, translation = performance.rotation.copy(), performance.translation.copy()
-    expression, gaze = performance.expression.copy(), performance.gaze.copy()
+    fields = "expression", "rotation", "translation", "gaze"
+    moved = replace(performance, **{name: getattr(performance, name).copy() for name in fields})
     for k, image in counted(_frames(media, seen, camera), "align", len(seen), listen):
         start = performance.code(k)
-        code = aligner(image, guess(k, start), start)[0]
-        rotation[k], translation[k], expression[k], gaze[k] = code.rotation, code.translation, code.expression, code.gaze
-    arrays = smooth_both_ways(performance.times[seen], rotation[seen], translation[seen], expression[seen], gaze[seen], smoothing)
-    rotation[seen], translation[seen], expression[seen], gaze[seen] = arrays
-    held = seen[np.clip(np.searchsorted(seen, np.arange(len(performance)), side="right") - 1, 0, None)]
-    return replace(
-        performance, rotation=rotation[held], translation=translation[held], expression=expression[held], gaze=gaze[held]
-    )
+        code, _, _ = aligner(image, guess(k, start), start)
+        for name in fields:
+            getattr(moved, name)[k] = getattr(code, name)
+    return replace(finished(moved, smoothing), person=performance.person)
 
 
 class Aligner:
@@ -193,8 +189,9 @@ def _compared_at(performance: Performance) -> Camera:
     depth = float(np.median(performance.translation[performance.tracked, 2]))
     # a face's outer eye corners are some 9 cm apart
     eyes = 0.09 * person.camera.focal / depth
-    scale = min(1.0, _EYES / eyes)
-    height, width = (max(16, round(side * scale)) for side in (person.camera.height, person.camera.width))
+    sides = person.camera.height, person.camera.width
+    scale = min(1.0, _EYES / eyes, _SIDE / max(sides))
+    height, width = (max(16, round(side * scale)) for side in sides)
     return at_height(person.camera, height, width)
 
 

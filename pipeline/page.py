@@ -1,7 +1,8 @@
-"""The web page: a Video tab and a Live tab over the same flow as the command line.
+"""The web page: a Video tab, a Live tab and an Avatar tab over the same flow as the command line.
 
 Elements with stable ids, for whoever drives the page from outside: source-gallery, source-upload, video-driver, video-start,
-video-output, video-status, live-camera, live-start, live-stop, live-output, live-latency, live-neutral.
+video-output, video-status, live-camera, live-start, live-stop, live-output, live-latency, live-neutral, avatar-clip,
+avatar-learn, avatar-preview, avatar-curve, avatar-status, avatar-file.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Queue
+from threading import Event, Thread
 
 import cv2
 import numpy as np
@@ -21,12 +24,14 @@ import numpy as np
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
+import pandas as pd
 
 from capture.errors import MediaError
 from capture.frame import Frame
 from models.avatar.avatar import SUFFIX, Avatar, is_avatar, load_avatar
 from models.errors import ModelError
 from models.prior.face import AnnyPrior, cache_folder, load_prior
+from pipeline.avatar.learning import LearningSettings, Stage, learn_avatar
 from pipeline.builtin import BUILTIN
 from pipeline.errors import Refusal
 from pipeline.flow import Settings, reenact
@@ -168,6 +173,52 @@ class Page:
             words += f" The driver's face was lost in {report['lost_frames']} frames: the portrait held, then went to rest."
         return str(output), words, str(output)
 
+    def learn(self, clip: str | None, person: float, names: list[str], made: list[str]):
+        """The Avatar tab's button: shows what is learned as it is learned; the avatar joins the gallery and is chosen."""
+        if clip is None:
+            raise gr.Error("Give a video of one person, half a minute or more, before a camera that stands still.", duration=12)
+        folder = Path(tempfile.mkdtemp(prefix="understudy-"))
+        output = folder / f"{Path(clip).stem}{SUFFIX}"
+        news: Queue = Queue()
+        left = Event()
+
+        def listen(stage: str, done: int, total: int | None) -> None:
+            if left.is_set():
+                raise KeyboardInterrupt  # nobody watches any more
+            news.put(f"{stage}: {done} of {total}" if total else f"{stage}: {done}")
+
+        def work() -> None:
+            try:
+                settings = LearningSettings(person=int(person))
+                learn_avatar([clip], output, self.prior, settings, listen, lambda line: None, news.put)
+                news.put(None)
+            except BaseException as error:
+                news.put(error)
+
+        worker = Thread(target=work, daemon=True)
+        worker.start()
+        curve: list[Stage] = []
+        try:
+            while (one := _newest(news)) is not None:
+                if isinstance(one, Stage):
+                    curve.append(one)
+                    words = f"{one.seconds:.0f} s: {one.psnr:.1f} dB over the head, {one.frames} frames learned from."
+                    yield np.hstack([one.filmed, one.drawn]), _plotted(curve), words, *(gr.skip(),) * 5
+                elif isinstance(one, str):
+                    yield gr.skip(), gr.skip(), f"{one[0].upper()}{one[1:]}", *(gr.skip(),) * 5
+                elif isinstance(one, (MediaError, ModelError, Refusal)):
+                    raise gr.Error(_shown(one, clip), duration=12, print_exception=False) from None
+                else:
+                    raise one
+        except BaseException:
+            left.set()
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        words = f"Learned in {curve[-1].seconds:.0f} s, {curve[-1].psnr:.1f} dB over the head on frames learned from. "
+        words += "It is chosen above: drive it in the Video or the Live tab."
+        names = [*names, str(output)]
+        yield gr.skip(), gr.skip(), words, str(output), names, self.items(names), str(output), [*made, str(folder)]
+
     @staticmethod
     def shown(made: str | None) -> None:
         """Removes a result of which Gradio has taken its own copy, which it deletes in time."""
@@ -221,6 +272,18 @@ class Page:
         if session is not None:
             session.loop.calibrate()
         return session
+
+
+def _newest(news: Queue):
+    """The next that matters: of progress only the last word."""
+    one = news.get()
+    while isinstance(one, str) and not news.empty():
+        one = news.get()
+    return one
+
+
+def _plotted(curve: list[Stage]) -> pd.DataFrame:
+    return pd.DataFrame({"seconds": [stage.seconds for stage in curve], "dB over the head": [stage.psnr for stage in curve]})
 
 
 def _limited(image: np.ndarray) -> np.ndarray:
@@ -306,6 +369,35 @@ def build(prior: AnnyPrior | None = None) -> gr.Blocks:
                             elem_id="live-output", format="jpeg", interactive=False, height=440, buttons=["fullscreen"],
                         )  # fmt: skip
                         latency = gr.Markdown("The camera is off. Press start and allow the camera.", elem_id="live-latency")
+            with gr.Tab("Avatar", id="avatar"):
+                mine = gr.State([], time_to_live=_KEEP[1], delete_callback=_removed)
+                with gr.Row():
+                    with gr.Column(min_width=280):
+                        clip = gr.Video(
+                            label="Who is learned: half a minute or more of one person, camera and light still",
+                            sources=["upload", "webcam"], elem_id="avatar-clip",
+                            webcam_options=gr.WebcamOptions(mirror=False, constraints=_CAMERA), height=380,
+                        )  # fmt: skip
+                        with gr.Row():
+                            whom = gr.Number(0, label="Their face number", precision=0, minimum=0, maximum=19, min_width=90)
+                            learn = gr.Button("Learn", variant="primary", elem_id="avatar-learn")
+                        file = gr.File(label="The avatar", interactive=False, elem_id="avatar-file", height=90)
+                    with gr.Column(min_width=280):
+                        preview = gr.Image(
+                            label="Filmed, and what the avatar shows", elem_id="avatar-preview", format="jpeg",
+                            interactive=False, height=300, buttons=["fullscreen"],
+                        )  # fmt: skip
+                        plot = gr.LinePlot(
+                            pd.DataFrame({"seconds": [], "dB over the head": []}), x="seconds", y="dB over the head",
+                            elem_id="avatar-curve", height=200,
+                        )  # fmt: skip
+                        lesson = gr.Markdown(
+                            "A few minutes on two cores. The picture and the curve grow as it learns.", elem_id="avatar-status"
+                        )
+        learn.click(
+            page.learn, [clip, whom, names, mine], [preview, plot, lesson, file, names, gallery, chosen, mine],
+            concurrency_limit=1, show_progress="hidden",
+        )  # fmt: skip
         upload.upload(page.add_source, [upload, names], [names, gallery, chosen], concurrency_limit=1)
         gallery.select(_choose, [names], [chosen])
         made = gr.State(None)
@@ -324,6 +416,12 @@ def build(prior: AnnyPrior | None = None) -> gr.Blocks:
         )
         neutral.click(page.neutral, [session], [session], show_progress="hidden")
     return blocks
+
+
+def _removed(folders: list[str]) -> None:
+    """Takes away a visitor's avatars when they have gone."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _choose(names: list[str], event: gr.SelectData) -> str:

@@ -95,6 +95,7 @@ def self_(media: Path) -> None:
 
 def jitter(media: Path) -> None:
     """One frame repeated for three seconds with noise of 2 grey levels (seed 0) drives the built-in portrait."""
+    from pipeline.alignment import align
     from pipeline.builtin import builtin_portrait
     from pipeline.flow import Reenactment, Settings, reference_code
     from pipeline.live import LiveDriver
@@ -110,7 +111,7 @@ def jitter(media: Path) -> None:
         shown = np.stack([source.person.camera.project(points @ c.rotation.T + c.translation)[:, :2] for c in codes])
         return float(np.sqrt(((shown - shown.mean(0)) ** 2).sum(-1).mean()))
 
-    head("first frame of", "file mode, px rms", "live mode, px rms (after 1 s)")
+    head("first frame of", "file mode, px rms", "aligned (avatars), px rms", "live mode, px rms (after 1 s)")
     for name in JITTER_CLIPS:
         rng = np.random.default_rng(0)
         still = next(iter(open_media(media / name))).image.astype(np.float32)
@@ -123,12 +124,14 @@ def jitter(media: Path) -> None:
         carry = Reenactment(PortraitPuppet(source), performance.person, reference_code(performance), Settings()).retargeter
         base = source.views[0].code
         both = rms([carry(performance.code(i), base) for i in range(len(performance))])
+        aligned = align(noisy, performance, prior)
+        pixels = rms([carry(aligned.code(i), base) for i in range(len(aligned))])
         live, codes = LiveDriver(prior), []
         with FaceTracker() as tracker:
             for frame in frames:
                 codes.append(live(tracker(frame)[0], frame))
         carry = Reenactment(PortraitPuppet(source), live.person, live.reference, Settings()).retargeter
-        row(f"`{name}`", f"{both:.3f}", f"{rms([carry(c, base) for c in codes[50:]]):.3f}")
+        row(f"`{name}`", f"{both:.3f}", f"{pixels:.3f}", f"{rms([carry(c, base) for c in codes[50:]]):.3f}")
 
 
 def lengths(media: Path) -> None:

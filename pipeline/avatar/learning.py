@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -67,6 +68,26 @@ class LearningSettings:
     person: int = 0
 
 
+class Stage(NamedTuple):
+    """How far learning has come.
+
+    Attributes:
+        seconds: since the start, tracking included; frames: that the avatar saw.
+        psnr: decibels over the head, on frames learned from.
+        filmed, drawn: H x W x 3 uint8, one of them and what the avatar makes of it.
+    """
+
+    seconds: float
+    frames: int
+    psnr: float
+    filmed: np.ndarray
+    drawn: np.ndarray
+
+
+def ignored(stage: Stage) -> None:
+    """Watches nothing."""
+
+
 class Learner:
     """Learns from footage; `stages` yields better and better avatars."""
 
@@ -91,13 +112,15 @@ class Learner:
 
     def stages(self, listen: Listener = silent) -> Iterator[tuple[Avatar, int]]:
         """Yields better and better avatars, and how many frames each saw: a first one from few frames and the tracker's word,
-        then one with the joint correction from all frames."""
+        one after each turn of the joint correction, and one from all frames."""
         turns = self.settings.turns
         few = self.footage.some(_FEW)
         yield self._avatar(few), len(few)
         for turn in range(turns):
             self._correct(self.footage.some(_FEW * (turn + 1)))
-            self._correct_shell(few, self._avatar(few))
+            avatar = self._avatar(few)
+            yield avatar, len(few)
+            self._correct_shell(few, avatar)
             listen("correct", turn + 1, turns)
         yield self._avatar(self.footage), len(self.footage)
 
@@ -175,7 +198,7 @@ def _spacing(prior: AnnyPrior, pixel: float, opacity: np.ndarray) -> np.ndarray:
 
 def learn_avatar(
     inputs: Sequence[str], output: str | Path, prior: AnnyPrior, settings: LearningSettings = LearningSettings(),
-    listen: Listener = silent, say: Callable[[str], None] = print,
+    listen: Listener = silent, say: Callable[[str], None] = print, watch: Callable[[Stage], None] = ignored,
 ) -> dict:  # fmt: skip
     """Learns an avatar from videos of one person into `output` (.avatar); returns a report.
 
@@ -205,9 +228,11 @@ def learn_avatar(
     stopped = False
     try:
         for avatar, learned_from in learner.stages(listen):
-            reached = _head_psnr(avatar, judged, prior)
-            curve.append({"seconds": perf_counter() - begun, "frames": learned_from, "psnr_head_seen": reached})
-            say(f"{curve[-1]['seconds']:.0f} | {learned_from} | {reached:.2f}")
+            reached, drawn = _head_psnr(avatar, judged, prior)
+            stage = Stage(perf_counter() - begun, learned_from, reached, judged.images[len(judged) // 2], drawn)
+            curve.append({"seconds": stage.seconds, "frames": stage.frames, "psnr_head_seen": stage.psnr})
+            say(f"{stage.seconds:.0f} | {stage.frames} | {stage.psnr:.2f}")
+            watch(stage)
             if reached > best:
                 best = reached
                 avatar.save(output)
@@ -224,13 +249,13 @@ def learn_avatar(
     }  # fmt: skip
 
 
-def _head_psnr(avatar: Avatar, footage: Footage, prior: AnnyPrior) -> float:
+def _head_psnr(avatar: Avatar, footage: Footage, prior: AnnyPrior) -> tuple[float, np.ndarray]:
+    """Decibels over the head, and the middle frame as the avatar shows it."""
     renderer, camera = AvatarRenderer(avatar, prior), footage.person.camera
     chin = chin_of(renderer.shape.head)
-    reached = []
-    for image, matte, code in zip(footage.images, footage.mattes, footage.codes):
+    reached, pictures = [], [renderer.render(code) for code in footage.codes]
+    for image, matte, code, made in zip(footage.images, footage.mattes, footage.codes, pictures):
         region = head_region(matte, code, camera, chin)
         if region.any():
-            made = renderer.render(code)[region].astype(np.float32)
-            reached.append(psnr(float(((made - image[region]) ** 2).mean())))
-    return float(np.mean(reached)) if reached else 0.0
+            reached.append(psnr(float(((made[region].astype(np.float32) - image[region]) ** 2).mean())))
+    return float(np.mean(reached)) if reached else 0.0, pictures[len(pictures) // 2]

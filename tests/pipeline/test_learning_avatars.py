@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -247,7 +248,7 @@ def test_from_a_clip_to_a_picture_of_it(clip, learned_file, prior, tmp_path):
     """The whole way by the command line: learn, reenact the clip's own person, measure."""
     told = json.loads(learned_file.with_suffix(".json").read_text())
     assert told["first_held_out"] == [60] and told["frames"] == 60 and told["bytes"] == learned_file.stat().st_size
-    assert [point["frames"] for point in told["curve"]] == [60, 60]
+    assert [point["frames"] for point in told["curve"]] == [60, 60, 60]
     assert load_avatar(learned_file, prior).origin["clips"] == ["person.mp4"]
     out = tmp_path / "out.mp4"
     words = "reenact", "--source", learned_file, "--driver", clip, "--output", out
@@ -379,3 +380,37 @@ def test_the_page_takes_an_avatar(learned_file, prior, tmp_path):
     bad.write_bytes(learned_file.read_bytes()[:5000])
     with pytest.raises(gr.Error, match="bad.avatar: not an avatar"):
         page.add_source(str(bad), names)
+
+
+def test_the_page_shows_an_avatar_learning(clip, prior, monkeypatch):
+    """Progress in words, a picture and a curve after every stage; the avatar joins the gallery, and goes with its visitor."""
+    from pipeline import page as module
+    from pipeline.builtin import BUILTIN
+
+    monkeypatch.setattr(module, "LearningSettings", lambda **given: LearningSettings(turns=1, **given))
+    page = module.Page(prior)
+    told = list(page.learn(str(clip), 0, [BUILTIN], []))
+    pictures = [one[0] for one in told if isinstance(one[0], np.ndarray)]
+    curves = [one[1] for one in told if isinstance(one[0], np.ndarray)]
+    assert [len(curve) for curve in curves] == [1, 2, 3] and all(p.shape == (320, 640, 3) for p in pictures)
+    assert curves[-1]["dB over the head"].iloc[-1] > curves[0]["dB over the head"].iloc[0]
+    assert psnr(float(((pictures[-1][:, 320:].astype(float) - pictures[-1][:, :320]) ** 2).mean())) > 22
+    words = [one[2] for one in told]
+    assert any(w.startswith("Track: ") for w in words) and "It is chosen above" in words[-1]
+    _, _, _, file, names, items, chosen, folders = told[-1]
+    assert chosen == file == names[-1] and items[-1][1] == "person.avatar"
+    assert load_avatar(file, prior).height == 320
+    module._removed(folders)
+    assert not Path(file).exists()
+
+
+def test_the_page_says_why_a_clip_teaches_nothing(prior, tmp_path):
+    import gradio as gr
+
+    from pipeline.page import Page
+
+    plain = write_clip(tmp_path / "plain.mp4", [np.full((120, 160, 3), 90, np.uint8)] * 60)
+    with pytest.raises(gr.Error, match="plain.mp4"):
+        list(Page(prior).learn(str(plain), 0, [], []))
+    with pytest.raises(gr.Error, match="video of one person"):
+        list(Page(prior).learn(None, 0, [], []))

@@ -109,7 +109,7 @@ def test_the_built_in_portrait_is_already_performing(page):
 
 def test_it_fits_a_narrow_screen(page):
     page.set_viewport_size({"width": 390, "height": 844})
-    for tab in ("Live", "Video"):
+    for tab in ("Live", "Avatar", "Video"):
         page.get_by_role("tab", name=tab).click()
         time.sleep(0.5)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -131,6 +131,15 @@ def test_a_video_without_a_face_is_refused_in_words(page, tmp_path):
     page.wait_for_selector("#video-driver video", timeout=30_000)
     page.click("#video-start")
     wait_until(lambda: "no face found in plain.mp4" in page.inner_text("body"), 60)
+
+
+def test_a_clip_too_short_to_learn_from_is_refused_in_words(page, performer, tmp_path):
+    clip = write_clip(tmp_path / "short.mp4", performer[:24], rate=24)
+    page.get_by_role("tab", name="Avatar").click()
+    page.set_input_files("#avatar-clip input[type=file]", str(clip))
+    page.wait_for_selector("#avatar-clip video", timeout=30_000)
+    page.click("#avatar-learn")
+    wait_until(lambda: "short.mp4: too few frames to learn from: 24" in page.inner_text("body"), 60)
 
 
 def test_live_starts_follows_the_mouth_and_frees_the_camera(page):
