@@ -24,7 +24,7 @@ import numpy as np
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
-import pandas as pd
+from matplotlib.figure import Figure
 
 from capture.errors import MediaError
 from capture.frame import Frame
@@ -282,8 +282,13 @@ def _newest(news: Queue):
     return one
 
 
-def _plotted(curve: list[Stage]) -> pd.DataFrame:
-    return pd.DataFrame({"seconds": [stage.seconds for stage in curve], "dB over the head": [stage.psnr for stage in curve]})
+def _plotted(curve: list[Stage]) -> Figure:
+    figure = Figure(figsize=(5, 2.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([stage.seconds for stage in curve], [stage.psnr for stage in curve], "o-", color="#6366f1")
+    axes.set(xlabel="seconds", ylabel="dB over the head", xlim=(0, None))
+    axes.grid(alpha=0.3)
+    return figure
 
 
 def _limited(image: np.ndarray) -> np.ndarray:
@@ -374,7 +379,7 @@ def build(prior: AnnyPrior | None = None) -> gr.Blocks:
                 with gr.Row():
                     with gr.Column(min_width=280):
                         clip = gr.Video(
-                            label="Who is learned: half a minute or more of one person, camera and light still",
+                            label="Who is learned: one person, half a minute or more",
                             sources=["upload", "webcam"], elem_id="avatar-clip",
                             webcam_options=gr.WebcamOptions(mirror=False, constraints=_CAMERA), height=380,
                         )  # fmt: skip
@@ -387,12 +392,10 @@ def build(prior: AnnyPrior | None = None) -> gr.Blocks:
                             label="Filmed, and what the avatar shows", elem_id="avatar-preview", format="jpeg",
                             interactive=False, height=300, buttons=["fullscreen"],
                         )  # fmt: skip
-                        plot = gr.LinePlot(
-                            pd.DataFrame({"seconds": [], "dB over the head": []}), x="seconds", y="dB over the head",
-                            elem_id="avatar-curve", height=200,
-                        )  # fmt: skip
+                        plot = gr.Plot(_plotted([]), show_label=False, elem_id="avatar-curve", format="png")
                         lesson = gr.Markdown(
-                            "A few minutes on two cores. The picture and the curve grow as it learns.", elem_id="avatar-status"
+                            "The camera should stand still and the light not change. Learning takes a few minutes on two cores.",
+                            elem_id="avatar-status",
                         )
         learn.click(
             page.learn, [clip, whom, names, mine], [preview, plot, lesson, file, names, gallery, chosen, mine],
