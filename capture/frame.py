@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 
@@ -53,3 +54,11 @@ class FaceObservation:
     found: bool
     landmarks: np.ndarray
     confidence: float
+
+
+def at_size(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A picture at another size."""
+    if image.shape[:2] == (height, width):
+        return image
+    smaller = image.shape[0] >= height
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)

@@ -17,30 +17,26 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from capture.frame import at_size
 from capture.media import Media
 from models.avatar.linear import Linear, Smoother, regress
 from models.avatar.mesh_colours import MeshColours
-from models.avatar.render import draw_mesh
 from models.avatar.shape import AvatarHead
 from models.avatar.space import CodeSpace
 from models.code import Camera, FaceCode, Person, at_height
 from models.head import gaze_in_head, look_in_camera, with_look
-from models.portrait.shade import facing
 from models.prior.face import AnnyPrior
-from models.raster.cpu import rasterise
 from pipeline.fitting import LOOK, bounded_step, jacobian, rotation_of_vector
 from pipeline.performance import Performance
 from pipeline.progress import Listener, counted, silent
 from pipeline.surface_flow import (
-    TOLERANCE,
     agreed,
     completed,
-    flow_between,
     flow_search,
     look,
     pixel_jacobian,
-    pixels_of,
     smoothing_matrix,
+    vertex_flow,
 )
 from pipeline.tracking import finished
 
@@ -73,10 +69,9 @@ class Appearance:
     face: np.ndarray
     camera: Camera
 
-    def shown(self, code: FaceCode, image: np.ndarray, seen) -> np.ndarray:
-        """H x W x 3 uint8: the picture with the face drawn over it as it should look."""
-        near = self.space.nearness(self.space.place(code))
-        return draw_mesh(image, seen, self.shape.prior.triangles, self.colours, self.skin.blend(near).reshape(-1, 3))
+    def skin_of(self, code: FaceCode) -> np.ndarray:
+        """S x 3 sRGB codes of the samples."""
+        return self.skin.blend(self.space.nearness(self.space.place(code))).reshape(-1, 3)
 
 
 def align(
@@ -138,23 +133,16 @@ class Aligner:
             image: H x W x 3 uint8 of the appearance's camera; code: so far; start: as landmarks have it.
         """
         a = self.appearance
-        prior, camera, size = a.shape.prior, a.camera, image.shape[:2]
-        left, sure = np.zeros((len(prior.mean), 2), np.float32), np.zeros(len(prior.mean), np.float32)
+        prior, camera = a.shape.prior, a.camera
         posed, projected = a.shape.posed(code, camera)
-        seen = rasterise(projected, prior.triangles, *size)
-        covered = (seen.triangle >= 0).astype(np.uint8)
-        inside = cv2.erode(covered, np.ones((5, 5), np.uint8))
-        found = flow_between(self._search, a.shown(code, image, seen), image, covered, inside)
-        if found is None:
-            return code, left, sure
-        x, y, there = pixels_of(projected, size)
-        cosine = facing(posed, prior.triangles)
-        there &= (projected[:, 2] < seen.depth[y, x] + 1.5 * TOLERANCE) & (found[1][y, x] > 0.3) & (cosine > 0.15)
-        index = np.flatnonzero(there & (a.face > 0))
-        area = a.face[index] * cosine[index]
+        found, sure = vertex_flow(self._search, image, posed, projected, prior.triangles, a.colours, a.skin_of(code))
+        sure[a.face == 0] = 0
+        left = np.zeros_like(found)
+        area = a.face * sure
         if area.sum() < _LEAST_SEEN * a.face.sum() / 2:  # half of a head faces away
-            return code, left, sure
-        flow = found[0][y[index], x[index]].astype(float)
+            return code, left, np.zeros_like(sure)
+        index = np.flatnonzero(area)
+        area, flow = area[index], found[index].astype(float)
         points = np.ascontiguousarray((posed[index] - code.translation) @ code.rotation, float)
         basis = np.ascontiguousarray(self._basis[:, index].reshape(len(self._basis), -1))
         centre = camera.width / 2, camera.height / 2
@@ -172,7 +160,6 @@ class Aligner:
         gradient = self._trust * away - along.T @ (weight * flow.ravel())
         step = bounded_step(hessian, gradient, code.expression)
         left[index] = flow - (along @ step).reshape(-1, 2)
-        sure[index] = cosine[index]
         return _moved(code, step), left, sure
 
 
@@ -200,10 +187,7 @@ def _frames(media: Media, numbers: np.ndarray, camera: Camera):
     wanted = set(numbers.tolist())
     for number, frame in enumerate(media):
         if number in wanted:
-            image = frame.image
-            if image.shape[:2] != (camera.height, camera.width):
-                image = cv2.resize(image, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
-            yield number, image
+            yield number, at_size(frame.image, camera.height, camera.width)
 
 
 def _learned(

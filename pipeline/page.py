@@ -340,11 +340,7 @@ def build(prior: AnnyPrior | None = None) -> gr.Blocks:
             with gr.Tab("Video", id="video"):
                 with gr.Row():
                     with gr.Column(min_width=280):
-                        driver = gr.Video(
-                            label="Who performs: a driving video (empty: the built-in performance)",
-                            sources=["upload", "webcam"], elem_id="video-driver",
-                            webcam_options=gr.WebcamOptions(mirror=False, constraints=_CAMERA), height=380,
-                        )  # fmt: skip
+                        driver = _film("Who performs: a driving video (empty: the built-in performance)", "video-driver")
                         with gr.Row():
                             audio = gr.Radio(["driver", "source", "none"], value="driver", label="Sound", elem_id="audio")
                             person = gr.Number(0, label="Driver's face number", precision=0, minimum=0, maximum=19, min_width=90)
@@ -378,11 +374,7 @@ def build(prior: AnnyPrior | None = None) -> gr.Blocks:
                 mine = gr.State([], time_to_live=_KEEP[1], delete_callback=_removed)
                 with gr.Row():
                     with gr.Column(min_width=280):
-                        clip = gr.Video(
-                            label="Who is learned: one person, half a minute or more",
-                            sources=["upload", "webcam"], elem_id="avatar-clip",
-                            webcam_options=gr.WebcamOptions(mirror=False, constraints=_CAMERA), height=380,
-                        )  # fmt: skip
+                        clip = _film("Who is learned: one person, half a minute or more", "avatar-clip")
                         with gr.Row():
                             whom = gr.Number(0, label="Their face number", precision=0, minimum=0, maximum=19, min_width=90)
                             learn = gr.Button("Learn", variant="primary", elem_id="avatar-learn")
@@ -419,6 +411,12 @@ def build(prior: AnnyPrior | None = None) -> gr.Blocks:
         )
         neutral.click(page.neutral, [session], [session], show_progress="hidden")
     return blocks
+
+
+def _film(label: str, name: str) -> gr.Video:
+    """A video of the visitor's, from a file or their camera."""
+    camera = gr.WebcamOptions(mirror=False, constraints=_CAMERA)
+    return gr.Video(label=label, sources=["upload", "webcam"], elem_id=name, webcam_options=camera, height=380)
 
 
 def _removed(folders: list[str]) -> None:

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from models.avatar.linear import Linear
 from models.avatar.mesh_colours import MeshColours, gather
+from models.avatar.render import draw_mesh
 from models.avatar.shape import AvatarHead
 from models.code import Camera, FaceCode
 from models.portrait.shade import facing
@@ -163,3 +164,26 @@ def pixel_jacobian(posed: np.ndarray, rotation: np.ndarray, focal: float) -> np.
     return np.stack(
         [scale[:, None] * (rotation[0] - x[:, None] * rotation[2]), scale[:, None] * (rotation[1] - y[:, None] * rotation[2])], 1
     )
+
+
+def vertex_flow(
+    search, image: np.ndarray, posed: np.ndarray, projected: np.ndarray, triangles: np.ndarray, colours: MeshColours,
+    skin: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """V x 2 pixels from where a coloured mesh shows each vertex to where the picture does, and V: how sure, 0 where hidden.
+
+    Args:
+        image: H x W x 3 uint8; posed: V x 3 camera axes; projected: the same in pixels.
+        skin: S x 3 sRGB codes of the mesh's samples.
+    """
+    size = image.shape[:2]
+    seen = rasterise(projected, triangles, *size)
+    covered = (seen.triangle >= 0).astype(np.uint8)
+    shown = draw_mesh(image, seen, triangles, colours, skin)
+    found = flow_between(search, shown, image, covered, cv2.erode(covered, np.ones((5, 5), np.uint8)))
+    if found is None:
+        return np.zeros((len(posed), 2), np.float32), np.zeros(len(posed), np.float32)
+    x, y, there = pixels_of(projected, size)
+    cosine = facing(posed, triangles)
+    there &= (projected[:, 2] < seen.depth[y, x] + 1.5 * TOLERANCE) & (found[1][y, x] > 0.3) & (cosine > 0.15)
+    return found[0][y, x], (there * cosine).astype(np.float32)

@@ -20,7 +20,7 @@ from torchmetrics.functional.image import (
 )
 
 from capture.face_tracker import FaceMesh
-from capture.frame import Frame
+from capture.frame import Frame, at_size
 from capture.matte import SelfieMatte
 from capture.media import Media, StillPicture, open_media
 from capture.photo import write_photo
@@ -29,7 +29,6 @@ from models.code import Camera, FaceCode, at_height
 from models.head import Head
 from models.prior.face import AnnyPrior
 from pipeline.alignment import align
-from pipeline.avatar.footage import at_size
 from pipeline.avatar.regions import chin_of, head_region, hull
 from pipeline.errors import Refusal
 from pipeline.evaluation import EYES, GROUPS, LIPS, ContactSheet, face_region, psnr

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 
+from capture.frame import at_size
 from capture.matte import SelfieMatte
 from capture.media import Excerpt, Media
 from models.code import FaceCode, Person, at_height
@@ -66,14 +66,6 @@ def avatar_size(media: Media) -> tuple[int, int]:
     """Height and width, both even, the longer at most 512."""
     scale = min(1.0, SIZE / max(media.width, media.height))
     return tuple(max(16, 2 * round(side * scale / 2)) for side in (media.height, media.width))
-
-
-def at_size(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A picture at another size."""
-    if image.shape[:2] == (height, width):
-        return image
-    smaller = image.shape[0] >= height
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
 
 
 def read_clips(

@@ -12,13 +12,11 @@ import numpy as np
 
 from models.avatar.linear import Linear, Smoother, regress
 from models.avatar.mesh_colours import MeshColours
-from models.avatar.render import AvatarRenderer, draw_mesh, surface_opacity
+from models.avatar.render import AvatarRenderer, surface_opacity
 from models.avatar.shape import AvatarHead
 from models.portrait.shade import facing
-from models.raster.cpu import rasterise
 from pipeline.avatar.footage import Footage
 from pipeline.surface_flow import (
-    TOLERANCE,
     across,
     agreed,
     completed,
@@ -28,6 +26,7 @@ from pipeline.surface_flow import (
     pixel_jacobian,
     pixels_of,
     smoothing_matrix,
+    vertex_flow,
 )
 
 SHIFT_RANK = 12
@@ -116,16 +115,6 @@ def _vertex_flows(footage, shape, colours, smoother, shifts, skin) -> tuple[np.n
     sure = np.zeros((len(footage), len(prior.mean)), np.float32)
     for k, (image, code) in enumerate(zip(footage.images, footage.codes)):
         posed, projected = shape.posed(code, camera, shifts[k])
-        seen = rasterise(projected, prior.triangles, *footage.size)
-        covered = (seen.triangle >= 0).astype(np.uint8)
-        shown = draw_mesh(image, seen, prior.triangles, colours, skin.blend(smoother.kernel[k]).reshape(-1, 3))
-        found = flow_between(search, shown, image, covered, cv2.erode(covered, np.ones((5, 5), np.uint8)))
-        if found is None:
-            continue
-        x, y, there = pixels_of(projected, footage.size)
-        there &= projected[:, 2] < seen.depth[y, x] + 1.5 * TOLERANCE
-        cosine = facing(posed, prior.triangles)
-        there &= (found[1][y, x] > 0.3) & (cosine > 0.15)
-        flow[k] = found[0][y, x]
-        sure[k] = there * cosine
+        colour = skin.blend(smoother.kernel[k]).reshape(-1, 3)
+        flow[k], sure[k] = vertex_flow(search, image, posed, projected, prior.triangles, colours, colour)
     return flow, sure
