@@ -188,6 +188,7 @@ def _learn_avatar(command: LearnAvatar) -> tuple[dict, str]:
 def _evaluate_avatar(command: Evaluate) -> tuple[dict, str]:
     from models.prior.face import load_prior
     from pipeline.avatar.evaluation import evaluate_avatar
+    from pipeline.device import choose_device
     from pipeline.progress import TerminalProgress
     from pipeline.report import check_writable
 
@@ -195,7 +196,7 @@ def _evaluate_avatar(command: Evaluate) -> tuple[dict, str]:
     with TerminalProgress() as progress:
         report = evaluate_avatar(
             command.avatar, command.clip, load_prior(), int(_in_range("--from-frame", command.from_frame, 0, 10**7)),
-            command.mask, progress, command.sheet,
+            command.mask, progress, command.sheet, choose_device(_device(command.device)),
         )  # fmt: skip
     lines = [f"{command.clip}, {_count(report['frames'], 'frame')} from {report['from_frame']}, mask {report['mask']}"]
     for name, told in report["methods"].items():

@@ -81,7 +81,7 @@ def bench(
     if source is None:
         ready: Puppet = PortraitPuppet(prepare_picture(builtin_portrait(), prior, device=device))
     elif is_avatar(source):
-        ready = AvatarPuppet(load_avatar(source, prior), prior)
+        ready = AvatarPuppet(load_avatar(source, prior), prior, device)
     else:
         ready = PortraitPuppet(prepare_source(open_media(source), prior, device=device))
     width, height = ready.person.camera.width, ready.person.camera.height

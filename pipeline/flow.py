@@ -114,7 +114,7 @@ def prepare(source: str, driver: str, settings: Settings, prior: AnnyPrior, list
     if settings.pose == "absolute" and not learned and not ready.is_video:
         refitted = as_same_person(ready, performance.person, prior, next(iter(source_media)))
         ready, same = refitted or ready, refitted is not None
-    puppet = AvatarPuppet(avatar, prior) if learned else PortraitPuppet(ready)
+    puppet = AvatarPuppet(avatar, prior, device) if learned else PortraitPuppet(ready)
     return Prepared(
         performance, Reenactment(puppet, performance.person, reference_code(performance), settings, same), driver_media, ready,
         source_media, same,

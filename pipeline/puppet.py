@@ -110,12 +110,20 @@ class PortraitPuppet:
 
 
 class AvatarPuppet:
-    """A learned person; drawn on the CPU whatever device the rest uses."""
+    """A learned person."""
 
     is_video = False
 
-    def __init__(self, avatar: Avatar, prior: AnnyPrior):
-        self.renderer = AvatarRenderer(avatar, prior)
+    def __init__(self, avatar: Avatar, prior: AnnyPrior, device: str = "cpu"):
+        """Args:
+        device: `cpu` draws with numba, any other with torch on that device.
+        """
+        if device == "cpu":
+            self.renderer = AvatarRenderer(avatar, prior)
+        else:
+            from models.avatar.render_torch import TorchAvatarRenderer
+
+            self.renderer = TorchAvatarRenderer(avatar, prior, device)
         self.person, self.rest = avatar.person, avatar.person.neutral
         self.base = avatar.space.middle
 

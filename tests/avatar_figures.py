@@ -7,11 +7,14 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+import torch
 
 from capture.face_tracker import FaceMesh
 from capture.media import open_media
 from models.avatar.avatar import load_avatar
 from models.avatar.render import AvatarRenderer
+from models.avatar.render_torch import TorchAvatarRenderer
+from models.avatar.space import CodeSpace
 from models.code import FaceCode, at_height
 from models.prior.face import load_prior
 from pipeline.alignment import align
@@ -115,10 +118,8 @@ def speed(row, head, path: str | None = None) -> None:
         renderer, mesh = AvatarRenderer(avatar, prior), FaceMesh()
         space, times = avatar.space, {"avatar": [], "mesh": []}
         rng = np.random.default_rng(0)
-        for _ in range(120):
-            features = space.centre + space.scale * space.examples[rng.integers(len(space.examples))]
-            middle = space.middle
-            code = FaceCode(np.clip(features[:52], 0, 1), middle.rotation, features[59:62], features[52:56].reshape(2, 2))
+        codes = [_example(space, int(k)) for k in rng.integers(len(space.examples), size=120)]
+        for code in codes:
             start = perf_counter()
             picture = renderer.render(code)
             between = perf_counter()
@@ -128,3 +129,23 @@ def speed(row, head, path: str | None = None) -> None:
         mesh.close()
         ours, theirs = (float(np.median(times[k][20:])) for k in ("avatar", "mesh"))
         row(f"`{Path(name).stem}`", f"{avatar.width}x{avatar.height}", 1 / ours, ours / theirs)
+    if torch.cuda.is_available():
+        head(f"avatar on {torch.cuda.get_device_name()}, one after another, left on the device", "frames a second")
+        for name in found:
+            avatar = load_avatar(name, prior)
+            renderer = TorchAvatarRenderer(avatar, prior, "cuda")
+            codes = [_example(avatar.space, k % len(avatar.space.examples)) for k in range(1000)]
+            for code in codes[:10]:
+                renderer.draw(code)
+            torch.cuda.synchronize()
+            start = perf_counter()
+            for code in codes:
+                renderer.draw(code)
+            torch.cuda.synchronize()
+            row(f"`{Path(name).stem}`", len(codes) / (perf_counter() - start))
+
+
+def _example(space: CodeSpace, number: int) -> FaceCode:
+    """A code that an avatar was learned from, its head as it mostly is."""
+    features = space.centre + space.scale * space.examples[number]
+    return FaceCode(np.clip(features[:52], 0, 1), space.middle.rotation, features[59:62], features[52:56].reshape(2, 2))

@@ -16,9 +16,9 @@ from models.prior.face import AnnyPrior
 from models.raster import Fragments
 from models.raster.cpu import PARALLEL, interpolate, rasterise
 
-_EDGE, _EDGE_WIDTH = np.float32(0.02), np.float32(0.18)  # cosine to the camera at which a surface begins, and until it is whole
-_SHELL_EDGE_WIDTH = np.float32(0.1)  # the same of the shell
-_SURE = np.float32(0.15)  # of opacity: below it is none, above its complement all
+EDGE, EDGE_WIDTH = np.float32(0.02), np.float32(0.18)  # cosine to the camera at which a surface begins, and until it is whole
+SHELL_EDGE_WIDTH = np.float32(0.1)  # the same of the shell
+SURE = np.float32(0.15)  # of opacity: below it is none, above its complement all
 _BLENDED = ("skin", "halo", "veil", "scene_change")
 
 
@@ -116,7 +116,7 @@ def _opacity(mesh, t, wa, wb, wc, width):
     """Of a place on a surface: full where it faces the camera, none at its outline, times its own."""
     a, b, c = mesh.triangles[t, 0], mesh.triangles[t, 1], mesh.triangles[t, 2]
     cosine = wa * mesh.facing[a] + wb * mesh.facing[b] + wc * mesh.facing[c]
-    e = min(max((cosine - _EDGE) / width, np.float32(0)), np.float32(1))
+    e = min(max((cosine - EDGE) / width, np.float32(0)), np.float32(1))
     return e * e * (3 - 2 * e) * (wa * mesh.opacity[a] + wb * mesh.opacity[b] + wc * mesh.opacity[c])
 
 
@@ -140,7 +140,7 @@ def _compose(scene, change, shell, veils, mesh, out):
             t = mesh.triangle[y, x]
             if t >= 0:
                 wa, wb, wc = mesh.barycentric[y, x, 0], mesh.barycentric[y, x, 1], mesh.barycentric[y, x, 2]
-                opacity = _opacity(mesh, t, wa, wb, wc, _EDGE_WIDTH)
+                opacity = _opacity(mesh, t, wa, wb, wc, EDGE_WIDTH)
                 p, q, r, wp, wq, wr = look_up(mesh.offset[t], mesh.segments[t], wa, wb)
                 p, q, r = mesh.index[p], mesh.index[q], mesh.index[r]
             t = shell.triangle[y, x]
@@ -150,9 +150,9 @@ def _compose(scene, change, shell, veils, mesh, out):
                 i, j, k = shell.index[i], shell.index[j], shell.index[k]
                 veil = (wi * veils[i] + wj * veils[j] + wk * veils[k]) / np.float32(255)
                 # the regression is unsure where outlines lie: half transparent hair would be a ghost of both
-                veil = min(max((veil - _SURE) / (one - 2 * _SURE), zero), one)
+                veil = min(max((veil - SURE) / (one - 2 * SURE), zero), one)
                 veil = veil * veil * (3 - 2 * veil)
-                veil *= _opacity(shell, t, wa, wb, wc, _SHELL_EDGE_WIDTH)
+                veil *= _opacity(shell, t, wa, wb, wc, SHELL_EDGE_WIDTH)
             sx = min(max((x - 0.5) * 0.5, 0.0), columns - 1.001)
             sy = min(max((y - 0.5) * 0.5, 0.0), rows - 1.001)
             m, n = int(sx), int(sy)
@@ -199,5 +199,5 @@ def surface_opacity(seen: Fragments, posed: np.ndarray, triangles: np.ndarray, o
         posed: V x 3 camera axes; opacity: V, its own.
     """
     cosine, own = np.moveaxis(interpolate(seen, triangles, np.stack([facing(posed, triangles), opacity], 1)), -1, 0)
-    edge = np.clip((cosine - _EDGE) / _EDGE_WIDTH, 0, 1)
+    edge = np.clip((cosine - EDGE) / EDGE_WIDTH, 0, 1)
     return (edge * edge * (3 - 2 * edge) * own * (seen.triangle >= 0)).astype(np.float32)

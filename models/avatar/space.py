@@ -13,9 +13,9 @@ from models.code import FaceCode
 
 SIZE = 62  # expression 52, gaze 4, rotation 3, translation 3
 _FLOOR = np.concatenate([np.full(52, 0.05), np.full(4, 0.05), np.full(3, 0.05), np.full(3, 0.02)])  # least deviations
-_FACE, POSE = slice(0, 56), slice(56, 62)
-_REACH, _POSE_REACH = 4.0, 2.0  # standard deviations at which examples still speak for each other
-_MARGIN = 0.25  # of a value's range: how far outside it an unknown code is let
+FACE, POSE = slice(0, 56), slice(56, 62)
+REACH, POSE_REACH = 4.0, 2.0  # standard deviations at which examples still speak for each other
+MARGIN = 0.25  # of a value's range: how far outside it an unknown code is let
 
 
 def feature(code: FaceCode, reference: np.ndarray) -> np.ndarray:
@@ -60,7 +60,7 @@ class CodeSpace:
     def place(self, code: FaceCode) -> np.ndarray:
         """62: the standardised feature, drawn softly to the range that was learned from: beyond it nothing is known."""
         at = (feature(code, self.reference) - self.centre) / self.scale
-        margin = np.maximum(_MARGIN * (self.high - self.low), 0.25)
+        margin = np.maximum(MARGIN * (self.high - self.low), 0.25)
         over, under = np.maximum(at - self.high, 0), np.maximum(self.low - at, 0)
         return np.clip(at, self.low, self.high) + margin * (np.tanh(over / margin) - np.tanh(under / margin))
 
@@ -71,12 +71,12 @@ class CodeSpace:
         everywhere, and what it does only near examples.
         """
         product = at @ self.examples.T
-        return 1 + 0.5 * product / _REACH**2 + self._gaussian(at, _FACE, _REACH) + self._gaussian(at, POSE, _POSE_REACH)
+        return 1 + 0.5 * product / REACH**2 + self._gaussian(at, FACE, REACH) + self._gaussian(at, POSE, POSE_REACH)
 
     def pose_nearness(self, at: np.ndarray) -> np.ndarray:
         """... x N: the same by the head's pose alone, for hair and scene: what they have to do with a smile is chance."""
         product = at[..., POSE] @ self.examples[:, POSE].T
-        return 1 + 0.5 * product / _POSE_REACH**2 + self._gaussian(at, POSE, _POSE_REACH)
+        return 1 + 0.5 * product / POSE_REACH**2 + self._gaussian(at, POSE, POSE_REACH)
 
     def _gaussian(self, at: np.ndarray, part: slice, reach: float) -> np.ndarray:
         a, b = at[..., part], self.examples[:, part]

@@ -65,12 +65,13 @@ class Scores:
 
 def evaluate_avatar(
     path: str | Path, clip: str, prior: AnnyPrior, from_frame: int = 0, mask: str = "head", listen: Listener = silent,
-    sheet: str | Path | None = None,
+    sheet: str | Path | None = None, device: str = "cpu",
 ) -> dict:  # fmt: skip
     """Measures an avatar on frames `from_frame` and later of a clip; the baselines choose from the frames before.
 
     Args:
         mask: `head`, `all`, or a video of masks (white counts) with the clip's frames.
+        device: where the avatar is drawn.
 
     Raises:
         ModelError, MediaError, Refusal: one line.
@@ -93,7 +94,7 @@ def evaluate_avatar(
     scale = avatar.height / media.height
     landmarks = lambda k: tracked.landmarks_of(who, k) * scale
     codes = {k: performance.code(k) for k in held_out}
-    methods: dict[str, Render] = {AVATAR: _of_puppet(AvatarPuppet(avatar, prior), codes, camera)}
+    methods: dict[str, Render] = {AVATAR: _of_puppet(AvatarPuppet(avatar, prior, device), codes, camera)}
     methods |= _baselines(media, tracked, who, landmarks, from_frame, size, avatar, prior, performance.person, codes, listen)
     chin = chin_of(Head(prior, avatar.person))
     scores = {name: Scores() for name in methods}

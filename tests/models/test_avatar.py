@@ -13,6 +13,7 @@ from models.avatar.avatar import FORMAT, LARGEST, Avatar, is_avatar, load_avatar
 from models.avatar.linear import Linear, Smoother, regress
 from models.avatar.mesh_colours import MeshColours, gather, sample_areas, segments_of
 from models.avatar.render import AvatarRenderer, draw_mesh
+from models.avatar.render_torch import TorchAvatarRenderer
 from models.avatar.shell import Shell, icosphere
 from models.avatar.space import SIZE, CodeSpace
 from models.code import Camera, FaceCode, Person
@@ -215,6 +216,31 @@ def test_layers_lie_over_each_other(prior, avatar):
     assert np.abs(picture[64, 48] - 180).max() < 40  # face
     top = Camera(300.0, 96, 128).project(np.array([[0.0, -0.12, 0.9]]))[0]
     assert np.abs(picture[int(top[1]) + 3, int(top[0])] - 40).max() < 25  # hair
+
+
+def agree(avatar, prior, device: str) -> None:
+    """What torch draws beside what numba draws: of codes that were learned from, and of one far beyond them."""
+    fast, plain = AvatarRenderer(avatar, prior), TorchAvatarRenderer(avatar, prior, device)
+    wild = FaceCode(np.ones(52), turned(0.6, 0.3, 0.2), np.array([0.05, -0.03, 0.8]), np.array([[0.4, -0.2], [0.3, 0.1]]))
+    for code in (*codes_of(3), wild):
+        apart = np.abs(plain.render(code).astype(int) - fast.render(code))
+        # an outline's pixel may go to the other side where the two sum up in another order
+        assert np.quantile(apart, 0.999) <= 1 and apart.mean() < 0.05
+    nearer = Camera(360.0, 96, 128)
+    apart = np.abs(plain.render(code, nearer).astype(int) - fast.render(code, nearer))
+    assert np.quantile(apart, 0.999) <= 1
+    again = plain.render(code)
+    plain.render(codes_of(1)[0])
+    assert (plain.render(code) == again).all()
+
+
+def test_torch_draws_what_numba_draws(prior, avatar):
+    agree(avatar, prior, "cpu")
+
+
+@pytest.mark.cuda
+def test_a_gpu_draws_what_numba_draws(prior, avatar):
+    agree(avatar, prior, "cuda")
 
 
 def test_a_saved_avatar_draws_the_same(prior, avatar, tmp_path):

@@ -1,0 +1,231 @@
+"""`models.avatar.render` in torch: the oracle of the CPU's version, and the CUDA path.
+
+69 numbers of a code go in, a picture comes out, and nothing in between leaves the device or waits for it; shapes never change,
+so that on CUDA one graph is captured and replayed. Sums run in a fixed order: the same code gives the same pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.avatar.avatar import Avatar
+from models.avatar.linear import Linear
+from models.avatar.mesh_colours import MeshColours
+from models.avatar.render import EDGE, EDGE_WIDTH, SHELL_EDGE_WIDTH, SURE
+from models.avatar.shape import AvatarHead
+from models.avatar.space import FACE, MARGIN, POSE, POSE_REACH, REACH, CodeSpace
+from models.code import Camera, FaceCode
+from models.prior.face import LEFT_EYE, RIGHT_EYE, AnnyPrior
+from models.raster.differentiable import interpolate, rasterise
+
+_NUMBERS = 69  # expression 52, gaze 4, rotation 9, translation 3, focal length
+_WARM_UPS = 3  # runs before a graph is captured
+
+
+class TorchAvatarRenderer:
+    """One avatar on a device, ready to be drawn again and again."""
+
+    def __init__(self, avatar: Avatar, prior: AnnyPrior, device: str):
+        self.avatar, self.device = avatar, torch.device(device)
+        self.shape = AvatarHead(prior, avatar.person, avatar.lift)
+        send = self._send
+        head = self.shape.head
+        self._neutral, self._lift = send(head.neutral), send(self.shape.lift)
+        self._expression = send(prior.expression.reshape(len(prior.expression), -1))
+        self._balls = [send(np.flatnonzero(prior.part == ball)) for ball in (LEFT_EYE, RIGHT_EYE)]
+        self._eyes = send(head.eyes.astype(np.float32))
+        self._push = send(self.shape.push)
+        self._place = _Place(avatar.space, self._send)
+        self._layers = {name: _Blended(getattr(avatar, name), send) for name in _LAYERS}
+        self._mesh = _Surface(prior.triangles, self.shape.opacity, avatar.colours(prior), send)
+        self._shell = _Surface(avatar.shell.triangles, avatar.shell.opacity, avatar.shell_colours, send)
+        self._bare = send(avatar.shell.vertices)
+        self._scene = send(avatar.scene).float()
+        self._numbers = torch.zeros(_NUMBERS, dtype=torch.float64, device=self.device)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._out: Tensor | None = None
+
+    def _send(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+    def render(self, code: FaceCode, camera: Camera | None = None) -> np.ndarray:
+        """As `AvatarRenderer.render`."""
+        return self.draw(code, camera).cpu().numpy()
+
+    @torch.inference_mode()
+    def draw(self, code: FaceCode, camera: Camera | None = None) -> Tensor:
+        """H x W x 3 uint8 sRGB on the device; on CUDA it holds until the next call."""
+        camera = camera or self.avatar.person.camera
+        numbers = [code.expression, code.gaze.ravel(), code.rotation.ravel(), code.translation, [camera.focal]]
+        self._numbers.copy_(torch.from_numpy(np.concatenate(numbers).astype(np.float64)))
+        if self.device.type != "cuda":
+            return self._drawn()
+        if self._graph is None:
+            self._capture()
+        self._graph.replay()
+        return self._out
+
+    def _capture(self) -> None:
+        """Records the drawing; what it runs on is compiled and chosen by then."""
+        aside = torch.cuda.Stream(self.device)
+        aside.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(aside):
+            for _ in range(_WARM_UPS):
+                self._drawn()
+        torch.cuda.current_stream(self.device).wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._out = self._drawn()
+        self._graph = graph
+
+    def _drawn(self) -> Tensor:
+        expression, gaze, rotation, translation, focal = self._numbers.split([52, 4, 9, 3, 1])
+        near, near_pose = self._place(expression, gaze, rotation.view(3, 3), translation)
+        blended = {name: layer(near if name in _OF_CODE else near_pose) for name, layer in self._layers.items()}
+        turn, move = rotation.view(3, 3).float(), translation.float()
+        # as `AvatarHead.posed`
+        vertices = self._neutral + (expression.float() @ self._expression).view(-1, 3)
+        for side, (ball, centre) in enumerate(zip(self._balls, self._eyes)):
+            own = vertices[ball]
+            vertices[ball] = (own - centre) @ _rotation_of_gaze(gaze[2 * side : 2 * side + 2]).float().T + centre
+        posed = (vertices + self._lift + blended["shift"].view(-1, 3)) @ turn.T + move
+        around = (self._bare + blended["swell"].view(-1, 3)) @ turn.T + move
+        height, width = self.avatar.height, self.avatar.width
+        length, size = focal.float(), (height, width)
+        project = lambda v, push: torch.stack(
+            [length * v[:, 0] / v[:, 2] + 0.5 * width, length * v[:, 1] / v[:, 2] + 0.5 * height, v[:, 2] + push], 1
+        )
+        opacity, skin = self._mesh.seen(posed, project(posed, self._push), EDGE_WIDTH, size, blended["skin"].view(-1, 3))
+        outer = torch.cat([blended["halo"].view(-1, 3), blended["veil"].view(-1, 1) / 255], 1)
+        edge, halo = self._shell.seen(around, project(around, 0), SHELL_EDGE_WIDTH, size, outer)
+        # as `_compose`
+        veil = ((halo[..., 3:] - SURE) / (1 - 2 * SURE)).clamp(0, 1)
+        veil = veil * veil * (3 - 2 * veil) * edge
+        change = blended["scene_change"].view(1, height // 2, width // 2, 3).permute(0, 3, 1, 2)
+        change = F.interpolate(change, size=size, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
+        picture = self._scene + change
+        picture = picture + veil * (halo[..., :3] - picture)
+        picture = picture + opacity * (skin - picture)
+        return (picture.clamp(0, 255) + 0.5).to(torch.uint8)
+
+
+_LAYERS = ("shift", "swell", "skin", "halo", "veil", "scene_change")
+_OF_CODE = ("shift", "skin")
+
+
+class _Blended:
+    """A `Linear` on the device."""
+
+    def __init__(self, layer: Linear, send):
+        self.mean, self.basis = send(layer.mean), send(layer.basis).float()
+        self.mixing = send(layer.mixing).double() * send(layer.scale).double()
+
+    def __call__(self, nearness: Tensor) -> Tensor:
+        return self.mean + (nearness @ self.mixing).float() @ self.basis
+
+
+class _Place:
+    """`CodeSpace.place` and its two kernels, in double precision: mixings found later may weigh examples against each other."""
+
+    def __init__(self, space: CodeSpace, send):
+        take = lambda name: send(np.asarray(getattr(space, name), np.float64))
+        self.reference, self.centre, self.scale, self.low, self.high, self.examples = map(
+            take, ("reference", "centre", "scale", "low", "high", "examples")
+        )
+        self.margin = (MARGIN * (self.high - self.low)).clamp(min=0.25)
+
+    def __call__(self, expression: Tensor, gaze: Tensor, rotation: Tensor, translation: Tensor) -> tuple[Tensor, Tensor]:
+        """N, by the whole code, and N, by the pose alone."""
+        feature = torch.cat([expression, gaze, _vector_of_rotation(rotation @ self.reference.T), translation])
+        at = (feature - self.centre) / self.scale
+        over, under = (at - self.high).clamp(min=0), (self.low - at).clamp(min=0)
+        at = torch.minimum(torch.maximum(at, self.low), self.high) + self.margin * (
+            torch.tanh(over / self.margin) - torch.tanh(under / self.margin)
+        )
+        pose = self._gaussian(at, POSE, POSE_REACH)
+        whole = 1 + 0.5 * (self.examples @ at) / REACH**2 + self._gaussian(at, FACE, REACH) + pose
+        return whole, 1 + 0.5 * (self.examples[:, POSE] @ at[POSE]) / POSE_REACH**2 + pose
+
+    def _gaussian(self, at: Tensor, part: slice, reach: float) -> Tensor:
+        return torch.exp(-0.5 * (self.examples[:, part] - at[part]).square().sum(1) / reach**2)
+
+
+class _Surface:
+    """A textured surface on the device."""
+
+    def __init__(self, triangles: np.ndarray, opacity: np.ndarray, colours: MeshColours, send):
+        self.triangles, self.opacity = send(triangles), send(opacity.astype(np.float32))
+        self.cells = self.triangles.long()
+        self.around = send(_triangles_around(triangles, len(opacity)))
+        self.segments, self.offset, self.index = (send(a).long() for a in (colours.segments, colours.offset, colours.index))
+
+    def seen(
+        self, posed: Tensor, projected: Tensor, edge_width: float, size: tuple[int, int], values: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """H x W x 1 opacity, 0 where the surface isn't, and H x W x C of its samples' values (S x C).
+
+        Args:
+            posed: V x 3 camera axes; projected: V x 3 pixels and depth.
+        """
+        hits = rasterise(projected[None], self.triangles, *size)
+        triangle, weights = hits.triangle[0], hits.barycentric[0]
+        cosine, own = interpolate(hits, self.triangles, torch.stack([self._facing(posed), self.opacity], 1))[0].unbind(-1)
+        edge = ((cosine - EDGE) / edge_width).clamp(0, 1)
+        opacity = edge * edge * (3 - 2 * edge) * own * (triangle >= 0)
+        t = triangle.clamp(min=0).long()
+        taps, shares = _look_up(self.offset[t], self.segments[t], weights[..., 0], weights[..., 1])
+        value = sum(share[..., None] * values[self.index[tap]] for tap, share in zip(taps, shares))
+        return opacity[..., None], value
+
+    def _facing(self, vertices: Tensor) -> Tensor:
+        """V cosines to the camera, as `models.portrait.shade.facing`."""
+        a, b, c = vertices[self.cells].unbind(1)
+        normals = torch.linalg.cross(b - a, c - a)
+        normals = torch.cat([normals, torch.zeros_like(normals[:1])])[self.around].sum(1)
+        length = normals.norm(dim=1) * vertices.norm(dim=1) + 1e-20
+        return -(normals * vertices).sum(1) / length
+
+
+def _triangles_around(triangles: np.ndarray, vertices: int) -> np.ndarray:
+    """V x K int64: the triangles at each vertex, filled up with their number."""
+    vertex = triangles.ravel()
+    order = np.argsort(vertex, kind="stable")
+    count = np.bincount(vertex, minlength=vertices)
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(count) - count, count)
+    out = np.full((vertices, max(int(count.max()), 1)), len(triangles), np.int64)
+    out[vertex[order], rank] = order // 3
+    return out
+
+
+def _look_up(offset: Tensor, segments: Tensor, wa: Tensor, wb: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """As `models.avatar.mesh_colours.look_up`, of many places."""
+    u, v = wa * segments, wb * segments
+    i, j = torch.minimum(u.long(), segments - 1), torch.minimum(v.long(), segments - 1)
+    j = torch.minimum(j, segments - 1 - i)
+    fu, fv = u - i, v - j
+    here = offset + i * (segments + 1) - i * (i - 1) // 2 + j
+    below = offset + (i + 1) * (segments + 1) - (i + 1) * i // 2 + j
+    low = (fu + fv <= 1) | (i + j >= segments - 1)
+    taps = torch.where(low, here, below + 1), torch.where(low, below, here + 1), torch.where(low, here + 1, below)
+    shares = torch.where(low, 1 - fu - fv, fu + fv - 1), torch.where(low, fu, 1 - fu), torch.where(low, fv, 1 - fv)
+    return taps, shares
+
+
+def _rotation_of_gaze(gaze: Tensor) -> Tensor:
+    """As `models.head.rotation_of_gaze`."""
+    (cy, cp), (sy, sp) = torch.cos(gaze), torch.sin(gaze)
+    zero = torch.zeros_like(cy)
+    return torch.stack([cy, -sy * sp, -sy * cp, zero, cp, -sp, sy, cy * sp, cy * cp]).view(3, 3)
+
+
+def _vector_of_rotation(rotation: Tensor) -> Tensor:
+    """3: axis times angle (radians), well defined below half a turn."""
+    axis = 0.5 * torch.stack(
+        [rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]]
+    )  # fmt: skip
+    sine = axis.norm()
+    angle = torch.atan2(sine, 0.5 * (rotation.diagonal().sum() - 1))
+    return torch.where(sine > 1e-9, axis * angle / sine.clamp(min=1e-9), axis)
