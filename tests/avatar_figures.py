@@ -11,7 +11,7 @@ import torch
 
 from capture.face_tracker import FaceMesh
 from capture.media import open_media
-from models.avatar.avatar import load_avatar
+from models.avatar.avatar import Avatar, load_avatar
 from models.avatar.render import AvatarRenderer
 from models.avatar.render_torch import TorchAvatarRenderer
 from models.avatar.space import CodeSpace
@@ -19,7 +19,7 @@ from models.code import FaceCode, at_height
 from models.prior.face import load_prior
 from pipeline.alignment import align
 from pipeline.avatar.evaluation import ALIGNED, AVATAR, NEAREST, ONE_SHOT, evaluate_avatar
-from pipeline.avatar.footage import footage_of, read_clips
+from pipeline.avatar.footage import Footage, footage_of, read_clips
 from pipeline.avatar.learning import Learner, LearningSettings, learn_avatar
 from pipeline.avatar.regions import chin_of, head_region, hull
 from pipeline.evaluation import EYES, LIPS, psnr
@@ -78,12 +78,15 @@ VARIANTS = {
 
 
 def ablations(media: Path, row, head) -> None:
-    """What each part is worth: tracked once, learned again and again, judged on every second held-out frame."""
-    prior = load_prior()
+    """What each part is worth: tracked once, learned again and again, judged on every second held-out frame. And what an avatar
+    is worth as time goes on."""
+    prior, curves = load_prior(), []
     head("clip", "variant", "seconds learning", "head dB", "all", "mouth", "eyes")
     for name in ABLATED:
         clip = open_media(str(media / name))
+        begun = perf_counter()
         footage, ends, _ = read_clips([clip], prior, HOLDOUT)
+        tracking = perf_counter() - begun
         tracked = track(clip, prior)
         person = replace(footage.person, camera=at_height(footage.person.camera, clip.height, clip.width))
         told = align(clip, tracked.performance_of(0, person, prior), prior)
@@ -91,21 +94,34 @@ def ablations(media: Path, row, head) -> None:
         later = replace(footage_of(clip, told, held), person=footage.person)
         points = [tracked.landmarks_of(0, int(k)) * (later.size[0] / clip.height) for k in later.numbers]
         for variant, settings in VARIANTS.items():
-            begun = perf_counter()
-            *_, (learned, _) = Learner(footage, prior, LearningSettings(**settings)).stages()
-            seconds = perf_counter() - begun
-            renderer, reached = AvatarRenderer(learned, prior), []
-            chin = chin_of(renderer.shape.head)
-            for image, matte, code, seen in zip(later.images, later.mattes, later.codes, points):
-                square = ((renderer.render(code).astype(np.float32) - image) ** 2).mean(-1)
-                areas = [
-                    head_region(matte, code, later.person.camera, chin),
-                    np.ones(later.size, bool),
-                    hull(seen, LIPS, later.size),
-                ]
-                areas.append(hull(seen, EYES[:16], later.size) | hull(seen, EYES[16:], later.size))
-                reached.append([psnr(float(square[area].mean())) for area in areas])
-            row(f"`{Path(name).name}`", variant, seconds, *map(float, np.mean(reached, 0)))
+            learned, seconds, begun = [], [], perf_counter()
+            for avatar, _ in Learner(footage, prior, LearningSettings(**settings)).stages():
+                learned.append(avatar)
+                seconds.append(perf_counter() - begun)
+            row(f"`{Path(name).name}`", variant, seconds[-1], *_on(later, learned[-1], prior, points))
+            if not settings:
+                curves.append((name, [(tracking + s, _on(later, a, prior, points)[0]) for s, a in zip(seconds, learned)]))
+    head("clip", "seconds since the start: head dB on held-out frames")
+    for name, curve in curves:
+        row(f"`{Path(name).name}`", ", ".join(f"{second:.0f} s: {reached:.2f}" for second, reached in curve))
+
+
+def _on(later: Footage, avatar: Avatar, prior, points: list[np.ndarray]) -> list[float]:
+    """dB over head, everything, mouth and eyes, in the mean of the frames.
+
+    Args:
+        points: 478 x 3 landmarks of each frame.
+    """
+    renderer, reached = AvatarRenderer(avatar, prior), []
+    chin = chin_of(renderer.shape.head)
+    for image, matte, code, seen in zip(later.images, later.mattes, later.codes, points):
+        square = ((renderer.render(code).astype(np.float32) - image) ** 2).mean(-1)
+        areas = [
+            head_region(matte, code, later.person.camera, chin), np.ones(later.size, bool), hull(seen, LIPS, later.size),
+            hull(seen, EYES[:16], later.size) | hull(seen, EYES[16:], later.size),
+        ]  # fmt: skip
+        reached.append([psnr(float(square[area].mean())) for area in areas])
+    return [float(v) for v in np.mean(reached, 0)]
 
 
 def speed(row, head, path: str | None = None) -> None:
