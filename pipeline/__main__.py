@@ -177,12 +177,13 @@ def _learn_avatar(command: LearnAvatar) -> tuple[dict, str]:
     )  # fmt: skip
     with TerminalProgress() as progress:
         report = learn_avatar(
-            command.input, command.output, load_prior(), settings, progress, lambda line: print(line, flush=True)
-        )
+            command.input, command.output, load_prior(), settings, progress, lambda line: print(line, flush=True),
+            resume=command.resume,
+        )  # fmt: skip
     seconds = report["seconds_tracking"] + report["seconds_learning"]
     line = f"{report['output']}: {report['bytes'] / 1e6:.1f} MB, {report['width']}x{report['height']}, "
     line += f"{_count(report['frames'], 'frame')}, {seconds:.0f} s"
-    return report, line + (", stopped early" if report["stopped"] else "")
+    return report, line + (", not finished: --resume goes on" if report["unfinished"] else "")
 
 
 def _evaluate_avatar(command: Evaluate) -> tuple[dict, str]:

@@ -106,6 +106,8 @@ class LearnAvatar:
     """Avatar to write: NAME.avatar."""
     minutes: float = 5.0
     """Time to learn, after tracking; what is best by then is kept."""
+    resume: bool = False
+    """Go on with a learning that was stopped (by --minutes or Ctrl-C), from what lies beside --output, without tracking again."""
     holdout: float = 0.0
     """Share of each clip's end that is not looked at, for `evaluate --from-frame`."""
     person: int = 0

@@ -34,7 +34,7 @@ class Footage:
         person: fitted to frames that may be learned from, with the camera at that size.
         images: N x H x W x 3 uint8 sRGB; mattes: N x H x W uint8, 255 on people.
         codes: N.
-        numbers: N, of the frames in the clip.
+        numbers: N, of the frames in their clip; clip: N, which of the clips that is.
     """
 
     person: Person
@@ -42,6 +42,7 @@ class Footage:
     mattes: np.ndarray
     codes: list[FaceCode]
     numbers: np.ndarray
+    clip: np.ndarray
 
     def __len__(self) -> int:
         return len(self.images)
@@ -58,7 +59,7 @@ class Footage:
         chosen = np.unique(np.linspace(0, len(self) - 1, count).round().astype(int))
         return replace(
             self, images=self.images[chosen], mattes=self.mattes[chosen], codes=[self.codes[k] for k in chosen],
-            numbers=self.numbers[chosen],
+            numbers=self.numbers[chosen], clip=self.clip[chosen],
         )  # fmt: skip
 
 
@@ -133,7 +134,7 @@ def read_clips(
         usable = usable[np.unique(np.linspace(0, len(usable) - 1, min(most, len(usable))).round().astype(int))]
         made = footage_of(part, align(part, performance, prior, listen=listen), usable, listen)
         warnings.extend(f"{media.path}: {line}" for line in complaints(made, prior))
-        parts.append(replace(made, numbers=made.numbers + first))
+        parts.append(replace(made, numbers=made.numbers + first, clip=np.full(len(made), len(parts))))
         ends.append(kept)
     return _joined(parts), ends, warnings
 
@@ -141,7 +142,7 @@ def read_clips(
 def _joined(parts: list[Footage]) -> Footage:
     if len(parts) == 1:
         return parts[0]
-    arrays = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("images", "mattes", "numbers")}
+    arrays = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("images", "mattes", "numbers", "clip")}
     return Footage(parts[0].person, codes=[code for p in parts for code in p.codes], **arrays)
 
 
@@ -149,12 +150,26 @@ def footage_of(media: Media, performance: Performance, numbers: np.ndarray, list
     """Chosen frames of a media with what is known of them, at the avatar's size."""
     height, width = avatar_size(media)
     person = replace(performance.person, camera=at_height(performance.person.camera, height, width))
-    wanted = set(numbers.tolist())
+    images, mattes = pictures_of(media, numbers, (height, width), listen)
+    numbers = numbers[: len(images)]
+    return Footage(person, images, mattes, [performance.code(int(k)) for k in numbers], numbers, np.zeros(len(images), int))
+
+
+def pictures_of(
+    media: Media, numbers: np.ndarray, size: tuple[int, int], listen: Listener = silent
+) -> tuple[np.ndarray, np.ndarray]:
+    """Chosen frames of a media and their mattes, as `Footage` holds them; fewer where it ends before.
+
+    Args:
+        numbers: of the frames, rising; size: height and width.
+    """
+    height, width = size
+    wanted, last = set(numbers.tolist()), int(numbers.max(initial=-1)) + 1
     images = np.empty((len(numbers), height, width, 3), np.uint8)
     mattes = np.empty((len(numbers), height, width), np.uint8)
     filled = 0
     with SelfieMatte() as matte:
-        for index, frame in enumerate(counted(media, "mattes", len(performance), listen)):
+        for index, frame in enumerate(counted(media, "mattes", last, listen)):
             if index not in wanted:
                 continue
             images[filled] = at_size(frame.image, height, width)
@@ -162,6 +177,4 @@ def footage_of(media: Media, performance: Performance, numbers: np.ndarray, list
             filled += 1
             if filled == len(numbers):
                 break
-    return Footage(
-        person, images[:filled], mattes[:filled], [performance.code(int(k)) for k in numbers[:filled]], numbers[:filled]
-    )
+    return images[:filled], mattes[:filled]

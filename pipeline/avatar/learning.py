@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from capture.media import open_media
-from models.avatar.avatar import SUFFIX, Avatar
+from models.avatar.avatar import SUFFIX, Avatar, load_avatar
 from models.avatar.linear import Linear, Smoother, regress
 from models.avatar.mesh_colours import MeshColours, sample_areas
 from models.avatar.render import AvatarRenderer
@@ -20,9 +20,11 @@ from models.avatar.space import CodeSpace
 from models.head import Head
 from models.prior.face import AnnyPrior
 from pipeline.avatar.footage import Footage, read_clips
-from pipeline.avatar.outer import POSE_RIDGE, head_and_hair, learn_outer, learn_swell
+from pipeline.avatar.outer import POSE_RIDGE, Lean, head_and_hair, learn_outer, learn_swell
 from pipeline.avatar.regions import chin_of, head_region
 from pipeline.avatar.registration import SHIFT_RANK, register, register_shell
+from pipeline.avatar.unfinished import SUFFIX as UNFINISHED
+from pipeline.avatar.unfinished import Geometry, Unfinished, load_unfinished, marks
 from pipeline.errors import Refusal
 from pipeline.evaluation import psnr
 from pipeline.progress import Listener, silent
@@ -92,37 +94,53 @@ class Learner:
     """Learns from footage; `stages` yields better and better avatars."""
 
     def __init__(
-        self, footage: Footage, prior: AnnyPrior, settings: LearningSettings = LearningSettings(), origin: dict | None = None
-    ):
+        self, footage: Footage, prior: AnnyPrior, settings: LearningSettings = LearningSettings(), origin: dict | None = None,
+        known: Geometry | None = None,
+    ):  # fmt: skip
+        """Args:
+        known: what a stopped learning goes on from.
+        """
         self.footage, self.prior, self.settings = footage, prior, settings
         self.origin = origin or {}
         person = footage.person
         self.space = CodeSpace.of(footage.codes)
         head = Head(prior, person)
-        self.shell, self.lean = head_and_hair(footage, head, self.space)
-        self.shape = AvatarHead(prior, person, np.zeros_like(prior.mean))
+        self.lean: Lean | None = None
+        self.turns, self.finished = 0, False  # of the correction, done; whether the last stage was told
+        self.shift: tuple[Linear, CodeSpace] | None = None
+        self.swell: tuple[Linear, CodeSpace] | None = None
+        if known is None:
+            self.shell, self.lean = head_and_hair(footage, head, self.space)
+            self.shape = AvatarHead(prior, person, np.zeros_like(prior.mean))
+        else:
+            self.shell, self.swell, self.shift = known.shell, known.swell, known.shift
+            self.shape, self.turns = AvatarHead(prior, person, known.lift), known.turns
         pixel = float(np.median([c.translation[2] for c in footage.codes])) / person.camera.focal
         spacing = _spacing(prior, pixel, self.shape.opacity)
         self.colours = MeshColours.spaced(head.neutral, prior.triangles, spacing, _MOST_SAMPLES)
         around = np.full(len(self.shell.triangles), _AROUND_SPACING * pixel)
         self.around = MeshColours.spaced(self.shell.vertices, self.shell.triangles, around, _MOST_AROUND)
         self.importance = self._importance()
-        self.shift: tuple[Linear, CodeSpace] | None = None
-        self.swell: tuple[Linear, CodeSpace] | None = None
 
     def stages(self, listen: Listener = silent) -> Iterator[tuple[Avatar, int]]:
         """Yields better and better avatars, and how many frames each saw: a first one from few frames and the tracker's word,
         one after each turn of the joint correction, and one from all frames."""
-        turns = self.settings.turns
-        few = self.footage.some(_FEW)
-        yield self._avatar(few), len(few)
-        for turn in range(turns):
-            self._correct(self.footage.some(_FEW * (turn + 1)))
+        few, most = self.footage.some(_FEW), self.settings.turns
+        if self.swell is None:
+            yield self._avatar(few), len(few)
+        while self.turns < most:
+            self._correct(self.footage.some(_FEW * (self.turns + 1)))
             avatar = self._avatar(few)
-            yield avatar, len(few)
             self._correct_shell(few, avatar)
-            listen("correct", turn + 1, turns)
+            self.turns += 1
+            listen("correct", self.turns, most)
+            yield avatar, len(few)
+        self.finished = True
         yield self._avatar(self.footage), len(self.footage)
+
+    def geometry(self) -> Geometry:
+        """Where everything lies after the stage that was told last."""
+        return Geometry(self.turns, self.shape.lift, self.shell, self.swell, self.shift)
 
     def _smoothers(self, footage: Footage) -> tuple[CodeSpace, Smoother, Smoother]:
         """The space with the footage's frames as its examples; the regression by the whole code, and by the pose."""
@@ -199,10 +217,15 @@ def _spacing(prior: AnnyPrior, pixel: float, opacity: np.ndarray) -> np.ndarray:
 def learn_avatar(
     inputs: Sequence[str], output: str | Path, prior: AnnyPrior, settings: LearningSettings = LearningSettings(),
     listen: Listener = silent, say: Callable[[str], None] = print, watch: Callable[[Stage], None] = ignored,
+    resume: bool = False,
 ) -> dict:  # fmt: skip
     """Learns an avatar from videos of one person into `output` (.avatar); returns a report.
 
-    Every stage that is better is saved at once; Ctrl-C after the first keeps it.
+    Every stage that is better is saved at once; Ctrl-C after the first keeps it. Until all is learned, what it takes to go on
+    lies beside it (`.unfinished`).
+
+    Args:
+        resume: go on from there, without tracking again.
 
     Raises:
         MediaError, Refusal, ModelError: one line; an avatar that was there before stays as it was.
@@ -210,9 +233,16 @@ def learn_avatar(
     output = Path(output)
     if output.suffix != SUFFIX:
         raise Refusal(f"{output}: can't write an avatar as {output.suffix or 'that'}, expected {SUFFIX}. Name it so.")
-    begun = perf_counter()
+    started = begun = perf_counter()
     check_writable(output)
-    footage, kept, warnings = read_clips([open_media(name) for name in inputs], prior, settings.holdout, settings.person, listen)
+    clips, aside = [open_media(name) for name in inputs], output.with_name(output.name + UNFINISHED)
+    fixed = {name: value for name, value in vars(settings).items() if name not in ("minutes", "turns")}
+    before = load_unfinished(aside, clips, fixed, prior, listen) if resume else None
+    if before is None:
+        footage, kept, warnings = read_clips(clips, prior, settings.holdout, settings.person, listen)
+    else:
+        footage, kept, warnings = before.footage, before.ends, before.warnings
+        begun -= before.seconds
     for line in warnings:
         say(line)
     tracked = perf_counter()
@@ -220,10 +250,13 @@ def learn_avatar(
         "clips": [Path(name).name for name in inputs], "frames": len(footage), "holdout": settings.holdout,
         "turns": settings.turns, "bases": settings.bases, "halo": settings.halo,
     }  # fmt: skip
-    learner = Learner(footage, prior, settings, origin)
+    curve = [] if before is None else before.curve
+    learner = Learner(footage, prior, settings, origin, None if before is None else before.geometry)
     # what is judged is a part of what may be learned from: nothing that is held out is ever looked at
     judged = footage.some(_JUDGED)
-    curve, best = [], -np.inf
+    best = -np.inf
+    if before is not None and output.is_file():
+        best = _head_psnr(load_avatar(output, prior), judged, prior)[0]
     say("seconds | frames | head, dB on frames learned from")
     stopped = False
     try:
@@ -236,16 +269,22 @@ def learn_avatar(
             if reached > best:
                 best = reached
                 avatar.save(output)
+            if learner.finished:
+                aside.unlink(missing_ok=True)
+                break
+            seconds = perf_counter() - begun
+            Unfinished(marks(clips), fixed, kept, warnings, seconds, curve, learner.geometry(), footage).save(aside)
             if perf_counter() - tracked > 60 * settings.minutes:
                 break
     except KeyboardInterrupt:
-        if not curve:
+        if best == -np.inf:
             raise
         stopped = True
     return {
         "output": str(output), "bytes": output.stat().st_size, "frames": len(footage), "first_held_out": kept,
-        "width": footage.size[1], "height": footage.size[0], "seconds_tracking": tracked - begun,
+        "width": footage.size[1], "height": footage.size[0], "seconds_tracking": tracked - started,
         "seconds_learning": perf_counter() - tracked, "curve": curve, "warnings": warnings, "stopped": stopped,
+        "unfinished": str(aside) if aside.exists() else None,
     }  # fmt: skip
 
 

@@ -19,11 +19,12 @@ from models.avatar.shape import posed_shell
 from models.avatar.shell import Shell, icosphere
 from models.avatar.space import CodeSpace
 from models.code import Camera, FaceCode, Person
+from models.errors import ModelError
 from models.head import Head
 from models.raster.cpu import rasterise
 from pipeline.avatar import evaluation, outer
 from pipeline.avatar.footage import Footage, avatar_size, read_clips
-from pipeline.avatar.learning import Learner, LearningSettings
+from pipeline.avatar.learning import Learner, LearningSettings, learn_avatar
 from pipeline.avatar.regions import chin_of, head_region
 from pipeline.avatar.shots import complaints
 from pipeline.errors import Refusal
@@ -69,7 +70,9 @@ def shots(prior):
     head = Synthetic(prior, 4, 192, 240.0)
     codes = performance(head, FRAMES + HELD_OUT)
     images, mattes = pictures_of(head, codes)
-    part = lambda s: Footage(head.person, images[s], mattes[s], codes[s], np.arange(len(images))[s])
+    part = lambda s: Footage(
+        head.person, images[s], mattes[s], codes[s], np.arange(len(images))[s], np.zeros(len(images[s]), int)
+    )
     return part(slice(0, FRAMES)), part(slice(FRAMES, None))
 
 
@@ -148,7 +151,7 @@ def outlined(shell: Shell, motions: np.ndarray, codes: list[FaceCode], camera: C
         mattes.append(np.where(seen.triangle >= 0, 255, 0).astype(np.uint8))
     person = Person(np.zeros(80), np.zeros((478, 3)), camera, np.zeros(52), np.zeros((2, 2)))
     images = np.zeros((len(codes), camera.height, camera.width, 3), np.uint8)
-    return Footage(person, images, np.stack(mattes), codes, np.arange(len(codes)))
+    return Footage(person, images, np.stack(mattes), codes, np.arange(len(codes)), np.zeros(len(codes), int))
 
 
 def test_a_shell_is_turned_and_shifted_onto_its_outline():
@@ -268,6 +271,44 @@ def test_from_a_clip_to_a_picture_of_it(clip, learned_file, prior, tmp_path):
     ours = report["methods"]["avatar"]
     assert ours["psnr_mask"] == pytest.approx(report["gain_db"] + report["methods"][report["best_baseline"]]["psnr_mask"])
     assert {"psnr_mouth", "psnr_eyes", "ssim_mask", "ms_ssim_all", "landmarks_mouth", "flicker"} <= set(ours)
+
+
+def test_a_stopped_learning_goes_on(clip, prior, tmp_path):
+    """Without tracking again, to the same pixels as one that was never stopped; and not from what it was not begun with."""
+    path = tmp_path / "person.avatar"
+    settings = LearningSettings(holdout=0.17, turns=1, minutes=0.01)
+    said = []
+    learn = lambda **change: learn_avatar([str(clip)], path, prior, replace(settings, **change), listen, said.append, resume=True)
+    stages = []
+    listen = lambda stage, done, total: stages.append(stage)
+    with pytest.raises(Refusal, match="no such file, expected a learning that was stopped"):
+        learn()
+    told = learn_avatar([str(clip)], path, prior, settings, say=said.append)
+    aside = Path(told["unfinished"])
+    assert aside == tmp_path / "person.avatar.unfinished" and len(told["curve"]) == 1 and aside.stat().st_size < 3e6
+    for change, why in (({"bases": 5}, "begun with bases 24, got 5"), ({"holdout": 0.3}, "begun with holdout 0.17, got 0.3")):
+        with pytest.raises(Refusal, match=why):
+            learn(**change)
+    other = tmp_path / clip.name
+    other.write_bytes(clip.read_bytes() + b"0")
+    with pytest.raises(Refusal, match="got other clips"):
+        learn_avatar([str(other)], path, prior, settings, resume=True)
+    kept = aside.read_bytes()
+    for damaged in (kept[: len(kept) // 2], kept.replace(b"understudy-learning-1", b"understudy-learning-9")):
+        aside.write_bytes(damaged)
+        with pytest.raises((Refusal, ModelError), match="Leave out --resume"):
+            learn()
+    aside.write_bytes(kept)
+    stages.clear()
+    told = learn(minutes=5)
+    assert told["unfinished"] is None and not aside.exists() and [p["frames"] for p in told["curve"]] == [60, 60, 60]
+    assert "track" not in stages and told["curve"][1]["seconds"] > told["curve"][0]["seconds"]
+    whole = tmp_path / "whole.avatar"
+    learn_avatar([str(clip)], whole, prior, replace(settings, minutes=5), say=said.append)
+    a, b = (load_avatar(one, prior) for one in (path, whole))
+    for code in (a.space.middle, FaceCode(expression(jawOpen=0.5), a.space.reference, a.space.middle.translation)):
+        pictures = [AvatarRenderer(one, prior).render(code).astype(int) for one in (a, b)]
+        assert np.abs(pictures[0] - pictures[1]).max() <= 1
 
 
 def test_another_person_drives_it(learned_file, tmp_path):
