@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from capture.media import open_media
+from capture.media import open_media, probe
 from models.avatar.avatar import SUFFIX, Avatar, load_avatar
 from models.avatar.linear import Linear, Smoother, regress
 from models.avatar.mesh_colours import MeshColours, sample_areas
@@ -235,6 +235,8 @@ def learn_avatar(
         raise Refusal(f"{output}: can't write an avatar as {output.suffix or 'that'}, expected {SUFFIX}. Name it so.")
     started = begun = perf_counter()
     check_writable(output)
+    if "webcam" in map(probe, inputs):
+        raise Refusal("a webcam has no end, so that nothing can be learned from it. Record a video of the person first.")
     clips, aside = [open_media(name) for name in inputs], output.with_name(output.name + UNFINISHED)
     fixed = {name: value for name, value in vars(settings).items() if name not in ("minutes", "turns")}
     before = load_unfinished(aside, clips, fixed, prior, listen) if resume else None

@@ -121,23 +121,22 @@ def load_unfinished(
         shift = _linear(tensors, "shift", space, 3 * vertices) if "shift.mean" in tensors else None
         geometry = Geometry(int(told["turns"]), _taken(tensors, "lift", (vertices, 3)), shell, swell, shift)
         numbers, clip = _taken(tensors, "numbers", (count,)), _taken(tensors, "clip", (count,))
+        begun, fixed, rest = told["clips"], told["settings"], [told[n] for n in ("ends", "warnings", "seconds", "curve")]
     except (KeyError, TypeError, ValueError) as error:
         raise Refusal(f"{path}: altered or damaged ({error}). {anew}") from None
-    if told["clips"] != marks(clips):
-        words = " and ".join(f"{name} of {size} bytes" for name, size in told["clips"])
+    if begun != marks(clips):
+        words = " and ".join(f"{name} of {size} bytes" for name, size in begun)
         raise Refusal(f"{path}: begun from {words}, got other clips. Give those, or leave out --resume to begin anew.")
-    for name, value in told["settings"].items():
-        if settings[name] != value:
-            raise Refusal(f"{path}: begun with {name} {value}, got {settings[name]}. Use the same, or leave out --resume.")
+    for name, value in fixed.items():
+        if settings.get(name) != value:
+            raise Refusal(f"{path}: begun with {name} {value}, got {settings.get(name)}. Use the same, or leave out --resume.")
     size = avatar_size(clips[0])
     seen = [pictures_of(media, numbers[clip == k], size, listen) for k, media in enumerate(clips)]
     images, mattes = (np.concatenate(part) for part in zip(*seen))
     if len(images) != count:
         raise Refusal(f"{path}: {count} frames were learned from, the clips show {len(images)} of them. {anew}")
     footage = Footage(person, images, mattes, codes, numbers, clip)
-    return Unfinished(
-        told["clips"], told["settings"], told["ends"], told["warnings"], told["seconds"], told["curve"], geometry, footage
-    )
+    return Unfinished(begun, fixed, *rest, geometry, footage)
 
 
 def _taken(tensors: dict, name: str, shape: tuple | None = None) -> np.ndarray:

@@ -362,6 +362,8 @@ def test_bad_clips_are_refused_in_one_line(clip, prior, tmp_path):
     for words, said in (
         (("--input", clip, "--output", tmp_path / "x.mp4"), "expected .avatar"),
         (("--input", tmp_path / "none.mp4", "--output", tmp_path / "x.avatar"), "no such file"),
+        (("--input", "webcam:0", "--output", tmp_path / "x.avatar"), "a webcam has no end"),
+        (("--input", clip, "--output", tmp_path / "x.avatar", "--resume"), "Leave out --resume"),
         (("--input", blank, "--output", tmp_path / "no" / "x.avatar"), "does not exist"),
         (("--input", clip, "--output", tmp_path / "x.avatar", "--holdout", 0.95), "out of range"),
     ):
