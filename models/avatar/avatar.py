@@ -94,11 +94,11 @@ class Avatar:
         tensors = {"segments": self.segments.astype(np.uint8), "lift": self.lift.astype(np.float16), "scene": self.scene}
         tensors |= {f"shell.{field.name}": getattr(self.shell, field.name).astype(np.float32) for field in fields(Shell)}
         tensors["shell.segments"] = self.shell_segments.astype(np.uint8)
-        for name in _PERSON:
+        for name in PERSON:
             tensors[f"person.{name}"] = getattr(person, name).astype(np.float32)
         for field in fields(CodeSpace):
             tensors[f"space.{field.name}"] = getattr(self.space, field.name).astype(np.float32)
-        for name in _LINEAR:
+        for name in LAYERS:
             layer: Linear = getattr(self, name)
             tensors[f"{name}.mean"] = _coded(layer.mean, name)
             tensors[f"{name}.basis"], tensors[f"{name}.scale"] = layer.basis, layer.scale
@@ -112,8 +112,8 @@ class Avatar:
         save_aside(path, {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()}, metadata)
 
 
-_PERSON = ("identity", "detail", "neutral", "neutral_look")
-_LINEAR = ("shift", "swell", "skin", "halo", "veil", "scene_change")
+PERSON = ("identity", "detail", "neutral", "neutral_look")
+LAYERS = ("shift", "swell", "skin", "halo", "veil", "scene_change")
 _IN_CODES = ("skin", "halo", "veil")
 
 
@@ -168,7 +168,7 @@ def _assembled(metadata: dict, tensors: dict[str, np.ndarray], prior: AnnyPrior)
         raise ValueError(f"camera {camera}")
     vertices, examples = len(prior.mean), len(tensors["space.examples"])
     shapes = {"identity": (len(prior.identity),), "detail": (478, 3), "neutral": (52,), "neutral_look": (2, 2)}
-    person = Person(camera=camera, **{n: take(f"person.{n}", shapes[n], np.float32).astype(np.float64) for n in _PERSON})
+    person = Person(camera=camera, **{n: take(f"person.{n}", shapes[n], np.float32).astype(np.float64) for n in PERSON})
     wide = {"reference": (3, 3), "examples": (examples, SIZE)}
     space = CodeSpace(
         **{f.name: take(f"space.{f.name}", wide.get(f.name, (SIZE,)), np.float32).astype(np.float64) for f in fields(CodeSpace)}

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.avatar.avatar import Avatar
+from models.avatar.avatar import LAYERS, Avatar
 from models.avatar.linear import Linear
 from models.avatar.mesh_colours import MeshColours
 from models.avatar.render import EDGE, EDGE_WIDTH, SHELL_EDGE_WIDTH, SURE
 from models.avatar.shape import AvatarHead
-from models.avatar.space import FACE, MARGIN, POSE, POSE_REACH, REACH, CodeSpace
+from models.avatar.space import FACE, POSE, POSE_REACH, REACH, CodeSpace
 from models.code import Camera, FaceCode
 from models.prior.face import LEFT_EYE, RIGHT_EYE, AnnyPrior
 from models.raster.differentiable import interpolate, rasterise
@@ -39,7 +39,7 @@ class TorchAvatarRenderer:
         self._eyes = send(head.eyes.astype(np.float32))
         self._push = send(self.shape.push)
         self._place = _Place(avatar.space, self._send)
-        self._layers = {name: _Blended(getattr(avatar, name), send) for name in _LAYERS}
+        self._layers = {name: _Blended(getattr(avatar, name), send) for name in LAYERS}
         self._mesh = _Surface(prior.triangles, self.shape.opacity, avatar.colours(prior), send)
         self._shell = _Surface(avatar.shell.triangles, avatar.shell.opacity, avatar.shell_colours, send)
         self._bare = send(avatar.shell.vertices)
@@ -112,7 +112,6 @@ class TorchAvatarRenderer:
         return (picture.clamp(0, 255) + 0.5).to(torch.uint8)
 
 
-_LAYERS = ("shift", "swell", "skin", "halo", "veil", "scene_change")
 _OF_CODE = ("shift", "skin")
 
 
@@ -135,7 +134,7 @@ class _Place:
         self.reference, self.centre, self.scale, self.low, self.high, self.examples = map(
             take, ("reference", "centre", "scale", "low", "high", "examples")
         )
-        self.margin = (MARGIN * (self.high - self.low)).clamp(min=0.25)
+        self.margin = take("margin")
 
     def __call__(self, expression: Tensor, gaze: Tensor, rotation: Tensor, translation: Tensor) -> tuple[Tensor, Tensor]:
         """N, by the whole code, and N, by the pose alone."""

@@ -15,7 +15,7 @@ SIZE = 62  # expression 52, gaze 4, rotation 3, translation 3
 _FLOOR = np.concatenate([np.full(52, 0.05), np.full(4, 0.05), np.full(3, 0.05), np.full(3, 0.02)])  # least deviations
 FACE, POSE = slice(0, 56), slice(56, 62)
 REACH, POSE_REACH = 4.0, 2.0  # standard deviations at which examples still speak for each other
-MARGIN = 0.25  # of a value's range: how far outside it an unknown code is let
+_MARGIN = 0.25  # of a value's range: how far outside it an unknown code is let
 
 
 def feature(code: FaceCode, reference: np.ndarray) -> np.ndarray:
@@ -57,10 +57,15 @@ class CodeSpace:
         expression, gaze, _, translation = np.split(self.centre, [52, 56, 59])
         return FaceCode(np.clip(expression, 0, 1), self.reference, translation, gaze.reshape(2, 2))
 
+    @cached_property
+    def margin(self) -> np.ndarray:
+        """62: how far outside its range a standardised value is let."""
+        return np.maximum(_MARGIN * (self.high - self.low), 0.25)
+
     def place(self, code: FaceCode) -> np.ndarray:
         """62: the standardised feature, drawn softly to the range that was learned from: beyond it nothing is known."""
         at = (feature(code, self.reference) - self.centre) / self.scale
-        margin = np.maximum(MARGIN * (self.high - self.low), 0.25)
+        margin = self.margin
         over, under = np.maximum(at - self.high, 0), np.maximum(self.low - at, 0)
         return np.clip(at, self.low, self.high) + margin * (np.tanh(over / margin) - np.tanh(under / margin))
 

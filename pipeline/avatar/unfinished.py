@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from capture.media import Media
+from models.avatar.avatar import PERSON
 from models.avatar.linear import Linear
 from models.avatar.shell import Shell
 from models.avatar.space import SIZE, CodeSpace
@@ -24,7 +25,6 @@ from pipeline.progress import Listener, silent
 
 SUFFIX = ".unfinished"
 _FORMAT = "understudy-learning-1"
-_PERSON = ("identity", "detail", "neutral", "neutral_look")
 _CODE = {"expression": (52,), "rotation": (3, 3), "translation": (3,), "gaze": (2, 2)}
 
 
@@ -72,7 +72,7 @@ class Unfinished:
         geometry, footage = self.geometry, self.footage
         tensors = {"lift": geometry.lift, "numbers": footage.numbers, "clip": footage.clip}
         tensors |= {name: np.stack([getattr(code, name) for code in footage.codes]) for name in _CODE}
-        tensors |= {f"person.{name}": getattr(footage.person, name) for name in _PERSON}
+        tensors |= {f"person.{name}": getattr(footage.person, name) for name in PERSON}
         tensors |= {f"shell.{field.name}": getattr(geometry.shell, field.name) for field in fields(Shell)}
         for name in ("swell", "shift"):
             if getattr(geometry, name) is not None:
@@ -113,7 +113,7 @@ def load_unfinished(
         told = json.loads(metadata["told"])
         count = len(tensors["numbers"])
         arrays = {name: _taken(tensors, name, (count, *shape)) for name, shape in _CODE.items()}
-        person = Person(camera=Camera(**told["camera"]), **{name: _taken(tensors, f"person.{name}") for name in _PERSON})
+        person = Person(camera=Camera(**told["camera"]), **{name: _taken(tensors, f"person.{name}") for name in PERSON})
         codes = [FaceCode(**{name: arrays[name][k] for name in _CODE}) for k in range(count)]
         space, vertices = CodeSpace.of(codes), len(prior.mean)
         shell = Shell(*(_taken(tensors, f"shell.{field.name}") for field in fields(Shell)))
