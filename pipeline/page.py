@@ -13,10 +13,9 @@ import shutil
 import tempfile
 import time
 from collections import deque
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Queue
-from threading import Event, Thread
 
 import cv2
 import numpy as np
@@ -31,7 +30,8 @@ from capture.frame import Frame
 from models.avatar.avatar import SUFFIX, Avatar, is_avatar, load_avatar
 from models.errors import ModelError
 from models.prior.face import AnnyPrior, cache_folder, load_prior
-from pipeline.avatar.learning import LearningSettings, Stage, learn_avatar
+from pipeline.avatar.learning import LearningSettings, Stage
+from pipeline.avatar.watching import watched
 from pipeline.builtin import BUILTIN
 from pipeline.errors import Refusal
 from pipeline.flow import Settings, reenact
@@ -179,40 +179,20 @@ class Page:
             raise gr.Error("Give a video of one person, half a minute or more, before a camera that stands still.", duration=12)
         folder = Path(tempfile.mkdtemp(prefix="understudy-"))
         output = folder / f"{Path(clip).stem}{SUFFIX}"
-        news: Queue = Queue()
-        left = Event()
-
-        def listen(stage: str, done: int, total: int | None) -> None:
-            if left.is_set():
-                raise KeyboardInterrupt  # nobody watches any more
-            news.put(f"{stage}: {done} of {total}" if total else f"{stage}: {done}")
-
-        def work() -> None:
-            try:
-                settings = LearningSettings(person=int(person))
-                learn_avatar([clip], output, self.prior, settings, listen, lambda line: None, news.put)
-                news.put(None)
-            except BaseException as error:
-                news.put(error)
-
-        worker = Thread(target=work, daemon=True)
-        worker.start()
         curve: list[Stage] = []
         try:
-            while (one := _newest(news)) is not None:
-                if isinstance(one, Stage):
-                    curve.append(one)
-                    words = f"{one.seconds:.0f} s: {one.psnr:.1f} dB over the head, {one.frames} frames learned from."
-                    yield np.hstack([one.filmed, one.drawn]), _plotted(curve), words, *(gr.skip(),) * 5
-                elif isinstance(one, str):
-                    yield gr.skip(), gr.skip(), f"{one[0].upper()}{one[1:]}", *(gr.skip(),) * 5
-                elif isinstance(one, (MediaError, ModelError, Refusal)):
-                    raise gr.Error(_shown(one, clip), duration=12, print_exception=False) from None
-                else:
-                    raise one
-        except BaseException:
-            left.set()
+            with closing(watched(clip, output, self.prior, LearningSettings(person=int(person)))) as news:
+                for one in news:
+                    if isinstance(one, Stage):
+                        curve.append(one)
+                        words = f"{one.seconds:.0f} s: {one.psnr:.1f} dB over the head, {one.frames} frames learned from."
+                        yield np.hstack([one.filmed, one.drawn]), _plotted(curve), words, *(gr.skip(),) * 5
+                    else:
+                        yield gr.skip(), gr.skip(), f"{one[0].upper()}{one[1:]}", *(gr.skip(),) * 5
+        except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, (MediaError, ModelError, Refusal)):
+                raise gr.Error(_shown(error, clip), duration=12, print_exception=False) from None
             raise
         words = f"Learned in {curve[-1].seconds:.0f} s, {curve[-1].psnr:.1f} dB over the head on frames learned from. "
         words += "It is chosen above: drive it in the Video or the Live tab."
@@ -272,14 +252,6 @@ class Page:
         if session is not None:
             session.loop.calibrate()
         return session
-
-
-def _newest(news: Queue):
-    """The next that matters: of progress only the last word."""
-    one = news.get()
-    while isinstance(one, str) and not news.empty():
-        one = news.get()
-    return one
 
 
 def _plotted(curve: list[Stage]) -> Figure:
