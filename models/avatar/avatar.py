@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from models.avatar.lighting import RESPONSES
 from models.avatar.linear import Linear
 from models.avatar.mesh_colours import MOST_SEGMENTS, MeshColours
 from models.avatar.shell import Shell, icosphere
@@ -26,7 +27,7 @@ from models.prior.face import VERSION as PRIOR_VERSION
 from models.prior.face import AnnyPrior
 from models.tensors import read_tensors, save_aside
 
-FORMAT = "understudy-avatar-2"
+FORMAT = "understudy-avatar-3"
 LARGEST = 20_000_000  # bytes of a file
 SUFFIX = ".avatar"
 
@@ -43,7 +44,8 @@ class Avatar:
         space: the codes it was learned from.
         segments: T, samples on the head's mesh.
         shift: V x 3 values: how the surface moves with the code beside what the prior says.
-        skin: S x 3 values, sRGB codes of the samples.
+        skin: S x 3 values, sRGB codes of the samples as they are lit in the middle pose.
+        light: 8 x 3, how their brightness follows the surface's normal (`lighting`).
         shell: the halo's surface; swell: D x 3 values, metres by which it moves with the pose; shell_segments: T, samples on it.
         halo: S' x 3 values of the shell's samples, sRGB codes.
         veil: S' values: their opacity (255 is 1).
@@ -58,6 +60,7 @@ class Avatar:
     segments: np.ndarray
     shift: Linear
     skin: Linear
+    light: np.ndarray
     shell: Shell
     swell: Linear
     shell_segments: np.ndarray
@@ -92,6 +95,7 @@ class Avatar:
         """
         person, camera = self.person, self.person.camera
         tensors = {"segments": self.segments.astype(np.uint8), "lift": self.lift.astype(np.float16), "scene": self.scene}
+        tensors["light"] = self.light.astype(np.float32)
         tensors |= {f"shell.{field.name}": getattr(self.shell, field.name).astype(np.float32) for field in fields(Shell)}
         tensors["shell.segments"] = self.shell_segments.astype(np.uint8)
         for name in PERSON:
@@ -200,6 +204,6 @@ def _assembled(metadata: dict, tensors: dict[str, np.ndarray], prior: AnnyPrior)
 
     return Avatar(
         person, take("lift", (vertices, 3), np.float16).astype(np.float32), space, segments, linear("shift"), linear("skin"),
-        shell, linear("swell"), shell_segments, linear("halo"), linear("veil"),
+        take("light", (RESPONSES, 3), np.float32), shell, linear("swell"), shell_segments, linear("halo"), linear("veil"),
         take("scene", (camera.height, camera.width, 3), np.uint8), linear("scene_change"), json.loads(metadata["origin"]),
     )  # fmt: skip

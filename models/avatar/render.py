@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit, prange
 
 from models.avatar.avatar import Avatar
+from models.avatar.lighting import Lighting
 from models.avatar.mesh_colours import MeshColours, look_up
 from models.avatar.shape import AvatarHead, posed_shell
 from models.code import Camera, FaceCode
@@ -50,6 +51,7 @@ class AvatarRenderer:
         self.avatar, self.prior = avatar, prior
         self.shape = AvatarHead(prior, avatar.person, avatar.lift)
         self.colours = avatar.colours(prior)
+        self.lighting = Lighting(self.shape, avatar.space, avatar.light)
         self._room = {name: np.empty(len(getattr(avatar, name).mean), np.float32) for name in _BLENDED}
 
     def render(self, code: FaceCode, camera: Camera | None = None) -> np.ndarray:
@@ -82,7 +84,7 @@ class AvatarRenderer:
                 behind, around, avatar.shell.triangles, avatar.shell.opacity, avatar.shell_colours, blended["halo"].reshape(-1, 3)
             )
             change = blended["scene_change"].reshape(size[0] // 2, size[1] // 2, 3)
-            _compose(avatar.scene, change, shell, blended["veil"], mesh, out)
+            _compose(avatar.scene, change, shell, blended["veil"], mesh, self.lighting.gain(posed), out)
         return Layers(out, seen, posed, behind, around, around_projected, swell)
 
 
@@ -121,13 +123,14 @@ def _opacity(mesh, t, wa, wb, wc, width):
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _compose(scene, change, shell, veils, mesh, out):
+def _compose(scene, change, shell, veils, mesh, gain, out):
     """Scene, shell and mesh over each other.
 
     Args:
         scene: H x W x 3 uint8; change: h x w x 3 float32, added to it.
         shell, mesh: `Surface`s.
         veils: S' float32, the opacity of the shell's samples, 255 is 1.
+        gain: V x 3 float32, of the light on the mesh.
     """
     height, width = out.shape[0], out.shape[1]
     rows, columns = change.shape[0], change.shape[1]
@@ -136,6 +139,7 @@ def _compose(scene, change, shell, veils, mesh, out):
         for x in range(width):
             opacity, veil = zero, zero
             p, q, r, wp, wq, wr = 0, 0, 0, zero, zero, zero
+            a, b, c, wa, wb, wc = 0, 0, 0, zero, zero, zero
             i, j, k, wi, wj, wk = 0, 0, 0, zero, zero, zero
             t = mesh.triangle[y, x]
             if t >= 0:
@@ -143,33 +147,35 @@ def _compose(scene, change, shell, veils, mesh, out):
                 opacity = _opacity(mesh, t, wa, wb, wc, EDGE_WIDTH)
                 p, q, r, wp, wq, wr = look_up(mesh.offset[t], mesh.segments[t], wa, wb)
                 p, q, r = mesh.index[p], mesh.index[q], mesh.index[r]
+                a, b, c = mesh.triangles[t, 0], mesh.triangles[t, 1], mesh.triangles[t, 2]
             t = shell.triangle[y, x]
             if opacity < 0.999 and t >= 0:
-                wa, wb, wc = shell.barycentric[y, x, 0], shell.barycentric[y, x, 1], shell.barycentric[y, x, 2]
-                i, j, k, wi, wj, wk = look_up(shell.offset[t], shell.segments[t], wa, wb)
+                sa, sb, sc = shell.barycentric[y, x, 0], shell.barycentric[y, x, 1], shell.barycentric[y, x, 2]
+                i, j, k, wi, wj, wk = look_up(shell.offset[t], shell.segments[t], sa, sb)
                 i, j, k = shell.index[i], shell.index[j], shell.index[k]
                 veil = (wi * veils[i] + wj * veils[j] + wk * veils[k]) / np.float32(255)
                 # the regression is unsure where outlines lie: half transparent hair would be a ghost of both
                 veil = min(max((veil - SURE) / (one - 2 * SURE), zero), one)
                 veil = veil * veil * (3 - 2 * veil)
-                veil *= _opacity(shell, t, wa, wb, wc, SHELL_EDGE_WIDTH)
+                veil *= _opacity(shell, t, sa, sb, sc, SHELL_EDGE_WIDTH)
             sx = min(max((x - 0.5) * 0.5, 0.0), columns - 1.001)
             sy = min(max((y - 0.5) * 0.5, 0.0), rows - 1.001)
             m, n = int(sx), int(sy)
             fx, fy = np.float32(sx - m), np.float32(sy - n)
-            for c in range(3):
+            for h in range(3):
                 value = zero
                 if opacity < 0.999:
-                    value = np.float32(scene[y, x, c])
-                    value += (1 - fy) * ((1 - fx) * change[n, m, c] + fx * change[n, m + 1, c])
-                    value += fy * ((1 - fx) * change[n + 1, m, c] + fx * change[n + 1, m + 1, c])
+                    value = np.float32(scene[y, x, h])
+                    value += (1 - fy) * ((1 - fx) * change[n, m, h] + fx * change[n, m + 1, h])
+                    value += fy * ((1 - fx) * change[n + 1, m, h] + fx * change[n + 1, m + 1, h])
                     if veil > 0:
-                        own = wi * shell.colour[i, c] + wj * shell.colour[j, c] + wk * shell.colour[k, c]
+                        own = wi * shell.colour[i, h] + wj * shell.colour[j, h] + wk * shell.colour[k, h]
                         value += veil * (own - value)
                 if opacity > 0:
-                    own = wp * mesh.colour[p, c] + wq * mesh.colour[q, c] + wr * mesh.colour[r, c]
+                    own = wp * mesh.colour[p, h] + wq * mesh.colour[q, h] + wr * mesh.colour[r, h]
+                    own *= wa * gain[a, h] + wb * gain[b, h] + wc * gain[c, h]
                     value += opacity * (own - value)
-                out[y, x, c] = np.uint8(min(max(value, zero), np.float32(255)) + np.float32(0.5))
+                out[y, x, h] = np.uint8(min(max(value, zero), np.float32(255)) + np.float32(0.5))
 
 
 def draw_mesh(image: np.ndarray, seen: Fragments, triangles: np.ndarray, colours: MeshColours, skin: np.ndarray) -> np.ndarray:

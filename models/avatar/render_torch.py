@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.avatar.avatar import LAYERS, Avatar
+from models.avatar.lighting import MOST, Lighting, responses
 from models.avatar.linear import Linear
 from models.avatar.mesh_colours import MeshColours
 from models.avatar.render import EDGE, EDGE_WIDTH, SHELL_EDGE_WIDTH, SURE
@@ -42,6 +43,8 @@ class TorchAvatarRenderer:
         self._layers = {name: _Blended(getattr(avatar, name), send) for name in LAYERS}
         self._mesh = _Surface(prior.triangles, self.shape.opacity, avatar.colours(prior), send)
         self._shell = _Surface(avatar.shell.triangles, avatar.shell.opacity, avatar.shell_colours, send)
+        lighting = Lighting(self.shape, avatar.space, avatar.light)
+        self._light, self._middle = send(lighting.light), send(lighting.middle)
         self._bare = send(avatar.shell.vertices)
         self._scene = send(avatar.scene).float()
         self._numbers = torch.zeros(_NUMBERS, dtype=torch.float64, device=self.device)
@@ -98,9 +101,13 @@ class TorchAvatarRenderer:
         project = lambda v, push: torch.stack(
             [length * v[:, 0] / v[:, 2] + 0.5 * width, length * v[:, 1] / v[:, 2] + 0.5 * height, v[:, 2] + push], 1
         )
-        opacity, skin = self._mesh.seen(posed, project(posed, self._push), EDGE_WIDTH, size, blended["skin"].view(-1, 3))
+        normals = self._mesh.outward(posed)
+        gain = torch.exp((responses(normals) @ self._light - self._middle).clamp(-MOST, MOST))
+        opacity, skin, gain = self._mesh.seen(
+            posed, normals, project(posed, self._push), EDGE_WIDTH, size, blended["skin"].view(-1, 3), gain
+        )
         outer = torch.cat([blended["halo"].view(-1, 3), blended["veil"].view(-1, 1) / 255], 1)
-        edge, halo = self._shell.seen(around, project(around, 0), SHELL_EDGE_WIDTH, size, outer)
+        edge, halo, _ = self._shell.seen(around, self._shell.outward(around), project(around, 0), SHELL_EDGE_WIDTH, size, outer)
         # as `_compose`
         veil = ((halo[..., 3:] - SURE) / (1 - 2 * SURE)).clamp(0, 1)
         veil = veil * veil * (3 - 2 * veil) * edge
@@ -108,7 +115,7 @@ class TorchAvatarRenderer:
         change = F.interpolate(change, size=size, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
         picture = self._scene + change
         picture = picture + veil * (halo[..., :3] - picture)
-        picture = picture + opacity * (skin - picture)
+        picture = picture + opacity * (skin * gain - picture)
         return (picture.clamp(0, 255) + 0.5).to(torch.uint8)
 
 
@@ -162,30 +169,34 @@ class _Surface:
         self.segments, self.offset, self.index = (send(a).long() for a in (colours.segments, colours.offset, colours.index))
 
     def seen(
-        self, posed: Tensor, projected: Tensor, edge_width: float, size: tuple[int, int], values: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """H x W x 1 opacity, 0 where the surface isn't, and H x W x C of its samples' values (S x C).
+        self, posed: Tensor, normals: Tensor, projected: Tensor, edge_width: float, size: tuple[int, int], values: Tensor,
+        of_vertices: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """H x W x 1 opacity, 0 where the surface isn't, H x W x C of its samples' values (S x C), and H x W x K of its vertices'.
 
         Args:
-            posed: V x 3 camera axes; projected: V x 3 pixels and depth.
+            posed: V x 3 camera axes; normals: V x 3 of any length; projected: V x 3 pixels and depth.
+            of_vertices: V x K, none where None.
         """
         hits = rasterise(projected[None], self.triangles, *size)
         triangle, weights = hits.triangle[0], hits.barycentric[0]
-        cosine, own = interpolate(hits, self.triangles, torch.stack([self._facing(posed), self.opacity], 1))[0].unbind(-1)
+        length = normals.norm(dim=1) * posed.norm(dim=1) + 1e-20
+        facing = -(normals * posed).sum(1) / length
+        carried = [facing[:, None], self.opacity[:, None]] + ([] if of_vertices is None else [of_vertices])
+        there = interpolate(hits, self.triangles, torch.cat(carried, 1))[0]
+        cosine, own = there[..., 0], there[..., 1]
         edge = ((cosine - EDGE) / edge_width).clamp(0, 1)
         opacity = edge * edge * (3 - 2 * edge) * own * (triangle >= 0)
         t = triangle.clamp(min=0).long()
         taps, shares = _look_up(self.offset[t], self.segments[t], weights[..., 0], weights[..., 1])
         value = sum(share[..., None] * values[self.index[tap]] for tap, share in zip(taps, shares))
-        return opacity[..., None], value
+        return opacity[..., None], value, there[..., 2:]
 
-    def _facing(self, vertices: Tensor) -> Tensor:
-        """V cosines to the camera, as `models.portrait.shade.facing`."""
+    def outward(self, vertices: Tensor) -> Tensor:
+        """V x 3, as `models.portrait.shade.outward`."""
         a, b, c = vertices[self.cells].unbind(1)
         normals = torch.linalg.cross(b - a, c - a)
-        normals = torch.cat([normals, torch.zeros_like(normals[:1])])[self.around].sum(1)
-        length = normals.norm(dim=1) * vertices.norm(dim=1) + 1e-20
-        return -(normals * vertices).sum(1) / length
+        return torch.cat([normals, torch.zeros_like(normals[:1])])[self.around].sum(1)
 
 
 def _triangles_around(triangles: np.ndarray, vertices: int) -> np.ndarray:

@@ -146,8 +146,8 @@ def shade(canvas, motion, place, matte, triangle, barycentric, triangles, attrib
 
 
 @njit(cache=True, nogil=True)
-def facing(vertices, triangles):
-    """V float32: cosine between each vertex's normal and the way to the camera (vertices in camera axes)."""
+def outward(vertices, triangles):
+    """V x 3 float32: the sum of the normals of each vertex's triangles, as long as twice their area."""
     count = vertices.shape[0]
     normals = np.zeros((count, 3), np.float32)
     for t in range(triangles.shape[0]):
@@ -159,8 +159,15 @@ def facing(vertices, triangles):
             normals[v, 0] += nx
             normals[v, 1] += ny
             normals[v, 2] += nz
-    out = np.empty(count, np.float32)
-    for v in range(count):
+    return normals
+
+
+@njit(cache=True, nogil=True)
+def facing(vertices, triangles):
+    """V float32: cosine between each vertex's normal and the way to the camera (vertices in camera axes)."""
+    normals = outward(vertices, triangles)
+    out = np.empty(len(normals), np.float32)
+    for v in range(len(normals)):
         n = np.sqrt(normals[v, 0] ** 2 + normals[v, 1] ** 2 + normals[v, 2] ** 2) + np.float32(1e-20)
         d = np.sqrt(vertices[v, 0] ** 2 + vertices[v, 1] ** 2 + vertices[v, 2] ** 2) + np.float32(1e-20)
         dot = normals[v, 0] * vertices[v, 0] + normals[v, 1] * vertices[v, 1] + normals[v, 2] * vertices[v, 2]

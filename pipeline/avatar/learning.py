@@ -12,6 +12,7 @@ import numpy as np
 
 from capture.media import open_media, probe
 from models.avatar.avatar import SUFFIX, Avatar, load_avatar
+from models.avatar.lighting import Lighting, take_out
 from models.avatar.linear import Linear, Smoother, regress
 from models.avatar.mesh_colours import MeshColours, sample_areas
 from models.avatar.render import AvatarRenderer
@@ -19,7 +20,9 @@ from models.avatar.shape import AvatarHead
 from models.avatar.space import CodeSpace
 from models.head import Head
 from models.prior.face import AnnyPrior
+from models.raster.cpu import PARALLEL
 from pipeline.avatar.footage import Footage, read_clips
+from pipeline.avatar.lighting import learn_light
 from pipeline.avatar.outer import POSE_RIDGE, Lean, head_and_hair, learn_outer, learn_swell
 from pipeline.avatar.regions import chin_of, head_region
 from pipeline.avatar.registration import SHIFT_RANK, register, register_shell
@@ -40,6 +43,7 @@ _MOST_SAMPLES, _MOST_AROUND = 130_000, 90_000
 _AROUND_SPACING = 1.3
 _EYE_RINGS, _LIPS = ((33, 133), (263, 362)), (61, 291, 0, 17)
 _MOUTH_REACH, _EYE_REACH = 0.036, 0.026  # metres
+_UNIT = np.float32(1 / 64)  # of colours without their light: whole codes would round, and 256 of them are too few
 _FEW = 96  # frames of the first avatar and of the correction's first turn
 _JUDGED = 24  # frames the curve is taken on
 _INSIDE = ("lips", "mouth_interior", "teeth", "tongue")
@@ -56,6 +60,7 @@ class LearningSettings:
         turns: of the joint correction; 0 takes the tracker at its word.
         bases: that the skin's colours are blended from.
         halo: whether hair, ears and neck beyond the mesh get a layer of their own.
+        light: whether a rule of light that all skin shares tells how it brightens as the head turns.
         mouth, eyes: weights of their samples in the choice of bases.
         person: which of the clip's faces.
     """
@@ -65,6 +70,7 @@ class LearningSettings:
     turns: int = 2
     bases: int = 24
     halo: bool = True
+    light: bool = True
     mouth: float = 10.0
     eyes: float = 20.0
     person: int = 0
@@ -168,10 +174,7 @@ class Learner:
                       np.zeros((len(footage), SHIFT_RANK), np.float32))  # fmt: skip
         shift = none if self.shift is None else _carried(*self.shift, space, CodeSpace.nearness)
         shifts = [shift.blend(near).reshape(-1, 3) for near in smoother.kernel]
-        seen = look(footage.images, footage.codes, footage.person.camera, self.shape, self.colours, shifts)
-        skin = regress(seen.colour, seen.weight, smoother, self.settings.bases, self.importance)
-        skin = completed(skin, seen.weight, self.prior.triangles, self.colours)
-        del seen
+        skin, light = self._skin(footage, shifts, smoother)
         if self.swell is None:
             self.swell = learn_swell(footage, self.shape.head, self.shell, by_pose, self.lean), space
         swell = _carried(*self.swell, space, CodeSpace.pose_nearness)
@@ -179,9 +182,28 @@ class Learner:
         if not self.settings.halo:
             veil = replace(veil, mean=np.zeros_like(veil.mean), scale=np.zeros_like(veil.scale))
         return Avatar(
-            footage.person, self.shape.lift, space, self.colours.segments, shift, skin, self.shell, swell, self.around.segments,
-            halo, veil, scene, change, self.origin,
+            footage.person, self.shape.lift, space, self.colours.segments, shift, skin, light, self.shell, swell,
+            self.around.segments, halo, veil, scene, change, self.origin,
         )  # fmt: skip
+
+    def _skin(self, footage: Footage, shifts: list[np.ndarray], smoother: Smoother) -> tuple[Linear, np.ndarray]:
+        """The colours of the mesh's samples, and the light that was taken out of them."""
+        prior, colours, camera = self.prior, self.colours, footage.person.camera
+        seen = look(footage.images, footage.codes, camera, self.shape, colours, shifts)
+        posed = [self.shape.posed(code, camera, shift)[0] for code, shift in zip(footage.codes, shifts)]
+        area = sample_areas(colours, self.shape.head.neutral, prior.triangles)
+        light = learn_light(seen, posed, colours, area, self.shape.opacity, prior)
+        if not self.settings.light:
+            light = np.zeros_like(light)
+        lighting = Lighting(self.shape, self.space, light)
+        unlit = np.empty(seen.colour.shape, np.uint16)
+        for out, colour, vertices in zip(unlit, seen.colour, posed):
+            with PARALLEL:
+                gain = lighting.gain(vertices)
+                take_out(colour, gain, prior.triangles, colours.triangle, colours.barycentric, _UNIT, out)
+        skin = regress(unlit, seen.weight, smoother, self.settings.bases, self.importance)
+        skin = replace(skin, mean=skin.mean * _UNIT, scale=skin.scale * _UNIT)
+        return completed(skin, seen.weight, prior.triangles, colours), light
 
     def _importance(self) -> np.ndarray:
         """S: a sample's area, more in the mouth and around the eyes."""

@@ -10,10 +10,12 @@ from safetensors.numpy import save_file
 
 from models import tensors as tensors_module
 from models.avatar.avatar import FORMAT, LARGEST, Avatar, is_avatar, load_avatar
+from models.avatar.lighting import MOST, Lighting, take_out
 from models.avatar.linear import Linear, Smoother, regress
 from models.avatar.mesh_colours import MeshColours, gather, sample_areas, segments_of
 from models.avatar.render import AvatarRenderer, draw_mesh
 from models.avatar.render_torch import TorchAvatarRenderer
+from models.avatar.shape import AvatarHead
 from models.avatar.shell import Shell, icosphere
 from models.avatar.space import SIZE, CodeSpace
 from models.code import Camera, FaceCode, Person
@@ -202,7 +204,8 @@ def avatar(prior) -> Avatar:
     shell = Shell.star(np.zeros(3), np.full(len(directions), 0.13), np.ones(len(directions), np.float32))
     return Avatar(
         person, np.zeros_like(prior.mean), space, segments, layer(3 * len(prior.mean), 0, 1e-4), layer(3 * samples[0], 180, 8),
-        shell, layer(3 * len(directions), 0, 1e-4), around, layer(3 * samples[1], 40, 4), layer(samples[1], 250, 2),
+        rng.normal(0, 0.2, (8, 3)).astype(np.float32), shell,
+        layer(3 * len(directions), 0, 1e-4), around, layer(3 * samples[1], 40, 4), layer(samples[1], 250, 2),
         np.full((128, 96, 3), 90, np.uint8), layer(3 * 64 * 48, 0, 2), {"clips": ["none"]},
     )  # fmt: skip
 
@@ -216,6 +219,29 @@ def test_layers_lie_over_each_other(prior, avatar):
     assert np.abs(picture[64, 48] - 180).max() < 40  # face
     top = Camera(300.0, 96, 128).project(np.array([[0.0, -0.12, 0.9]]))[0]
     assert np.abs(picture[int(top[1]) + 3, int(top[0])] - 40).max() < 25  # hair
+
+
+def test_light_is_the_surfaces_own_in_the_middle_and_bounded_elsewhere(prior, avatar):
+    strong = 40 * avatar.light
+    shape = AvatarHead(prior, avatar.person, avatar.lift)
+    lighting = Lighting(shape, avatar.space, strong)
+    middle, _ = shape.posed(avatar.space.middle, avatar.person.camera)
+    assert np.allclose(lighting.gain(middle), 1, atol=1e-5)
+    away, _ = shape.posed(replace(avatar.space.middle, rotation=turned(0.9, 0.4, 0.0)), avatar.person.camera)
+    gain = lighting.gain(away)
+    assert gain.min() >= np.exp(-MOST) - 1e-5 and gain.max() <= np.exp(MOST) + 1e-5 and gain.max() > 1.9
+
+
+def test_taking_light_out_undoes_it(prior, avatar):
+    colours, rng = avatar.colours(prior), np.random.default_rng(1)
+    gain = np.repeat(rng.uniform(0.5, 2.0, (len(prior.mean), 1)), 3, 1).astype(np.float32)
+    corners = prior.triangles[colours.triangle]
+    there = np.einsum("sk,skc->sc", colours.barycentric, gain[corners])
+    own = rng.uniform(20, 110, there.shape)
+    out, unit = np.empty(there.shape, np.uint16), np.float32(1 / 64)
+    lit = np.round(own * there).astype(np.uint8)
+    take_out(lit, gain, prior.triangles, colours.triangle, colours.barycentric, unit, out)
+    assert np.abs(out * unit - own).max() < 0.5 / 0.5 + 1 / 64  # what rounding to whole codes had taken
 
 
 def agree(avatar, prior, device: str) -> None:
@@ -265,10 +291,11 @@ def tampered(path, target, change):
 
 
 BAD = {
-    "later version": (lambda m, t: m.update(format="understudy-avatar-3"), "format 'understudy-avatar-3'"),
+    "later version": (lambda m, t: m.update(format="understudy-avatar-4"), "format 'understudy-avatar-4'"),
     "another prior": (lambda m, t: m.update(prior="3"), "version 3 of the prior"),
     "a tensor is gone": (lambda m, t: t.pop("skin.mean"), "altered or damaged"),
     "a tensor is short": (lambda m, t: t.update({"veil.mean": t["veil.mean"][:-1]}), "altered or damaged"),
+    "light of another order": (lambda m, t: t.update({"light": t["light"][:3]}), "altered or damaged"),
     "of another kind": (lambda m, t: t.update({"scene": t["scene"].astype(np.float32)}), "altered or damaged"),
     "no number": (lambda m, t: t.update({"lift": np.full_like(t["lift"], np.nan)}), "altered or damaged"),
     "segments": (lambda m, t: t.update({"segments": np.zeros_like(t["segments"])}), "altered or damaged"),

@@ -6,21 +6,25 @@ import cv2
 import numpy as np
 import pytest
 
+from models.avatar.lighting import responses
 from models.avatar.linear import Linear
 from models.avatar.mesh_colours import MeshColours
 from models.avatar.render import AvatarRenderer
-from models.avatar.shape import posed_shell
+from models.avatar.shape import AvatarHead, posed_shell
 from models.avatar.shell import Shell, icosphere
 from models.avatar.space import CodeSpace
 from models.code import Camera, FaceCode, Person
 from models.head import Head
+from models.portrait.shade import facing, outward
+from models.prior.face import EXPRESSIONS
 from models.raster.cpu import rasterise
 from pipeline.avatar import evaluation, outer
 from pipeline.avatar.footage import Footage
 from pipeline.avatar.learning import Learner, LearningSettings
+from pipeline.avatar.lighting import learn_light
 from pipeline.avatar.regions import chin_of, head_region
 from pipeline.evaluation import psnr
-from pipeline.surface_flow import completed
+from pipeline.surface_flow import Seen, completed
 from tests.conftest import Synthetic, expression, turned
 
 FRAMES, HELD_OUT = 60, 12
@@ -136,6 +140,30 @@ def test_a_wrong_fit_is_corrected(shots, prior):
     assert after > before + 0.3
 
 
+def test_light_is_told_from_what_it_falls_on(prior):
+    """Under known light and with any albedo: how bright a turned head's skin becomes, in poses that were never seen."""
+    head = Synthetic(prior, 4, 192, 240.0)
+    shape = AvatarHead(prior, head.person, np.zeros_like(prior.mean))
+    colours = MeshColours.of(prior.triangles, np.ones(len(prior.triangles), np.int32))
+    rng = np.random.default_rng(3)
+    true = rng.normal(0, 0.2, (8, 3)).astype(np.float32)
+    albedo = rng.uniform(60, 140, (len(colours), 3))
+    corners = prior.triangles[colours.triangle]
+    posed_at = lambda yaw, pitch: shape.posed(head.code(expression(), turned(yaw, pitch, 0.0)), head.person.camera)[0]
+    of_samples = lambda values: np.einsum("sk,skf->sf", colours.barycentric, values[corners])
+    bright = lambda posed, light: of_samples(responses(outward(posed, prior.triangles))) @ light
+    posed = [posed_at(0.4 * np.sin(1.3 * k), 0.3 * np.cos(0.7 * k)) for k in range(40)]
+    colour = np.stack([np.clip(albedo * np.exp(bright(p, true)), 0, 255).round().astype(np.uint8) for p in posed])
+    seen = [of_samples(np.clip(facing(p, prior.triangles), 0, 1)[:, None])[:, 0] for p in posed]
+    weight = np.stack([np.round(255 * s * (c.max(1) < 255)).astype(np.uint8) for s, c in zip(seen, colour)])
+    found = learn_light(Seen(colour, weight), posed, colours, np.ones(len(colours)), shape.opacity, prior)
+    further, middle = posed_at(0.6, 0.35), posed_at(0.0, 0.0)
+    change, truth = (bright(further, light) - bright(middle, light) for light in (found, true))
+    face = (shape.opacity[corners].mean(1) > 0.5) & (of_samples(facing(further, prior.triangles)[:, None])[:, 0] > 0.2)
+    error, size = np.abs(change - truth)[face].mean(), np.abs(truth)[face].mean()
+    assert size > 0.05 and error < 0.15 * size
+
+
 def outlined(shell: Shell, motions: np.ndarray, codes: list[FaceCode], camera: Camera) -> Footage:
     """Footage of nothing but the shell's outline, moved by N x 6 motions."""
     mattes = []
@@ -219,6 +247,12 @@ def test_the_halo_carries_what_is_beyond_the_face(shots, avatar, prior):
     assert reached(avatar, prior, shots[1]) > reached(bare, prior, shots[1]) + 1
 
 
-def test_more_bases_tell_more(shots, avatar, prior):
-    few = learned(shots[0], prior, turns=1, bases=1)
-    assert reached(avatar, prior, shots[0]) > reached(few, prior, shots[0]) + 0.5
+def test_more_bases_tell_more(shots, prior):
+    """Of a head whose colours follow jaw, lids and smile, each in its own way; a turning head's shade is the light's."""
+    train = shots[0]
+    names = [EXPRESSIONS.index(name) for name in ("jawOpen", "eyeBlinkLeft", "mouthSmileLeft")]
+    fade = 1 - 0.4 * np.stack([code.expression[names] for code in train.codes])
+    head = train.mattes[..., None] / 255
+    blushing = replace(train, images=(train.images * (1 - head + head * fade[:, None, None])).astype(np.uint8))
+    many, one = (reached(learned(blushing, prior, turns=0, bases=bases), prior, blushing) for bases in (12, 1))
+    assert many > one + 0.5
