@@ -72,8 +72,8 @@ def held_out(media: Path, row, head) -> None:
 ABLATED = (CLIPS[2],)
 VARIANTS = {
     "as shipped": {}, "without joint correction": {"turns": 0}, "without weights for mouth and eyes": {"mouth": 1.0, "eyes": 1.0},
-    "without the shell": {"halo": False}, "without the light": {"light": False}, "5 bases": {"bases": 5}, "10 bases": {"bases": 10}, "20 bases": {"bases": 20},
-    "40 bases": {"bases": 40},
+    "without the shell": {"halo": False}, "without the light": {"light": False},
+    "5 bases": {"bases": 5}, "10 bases": {"bases": 10}, "20 bases": {"bases": 20}, "40 bases": {"bases": 40},
 }  # fmt: skip
 
 
