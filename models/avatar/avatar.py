@@ -9,6 +9,7 @@ Convention: colours are sRGB codes 0..255, not linear light: they are regressed 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -27,9 +28,10 @@ from models.prior.face import VERSION as PRIOR_VERSION
 from models.prior.face import AnnyPrior
 from models.tensors import read_tensors, save_aside
 
-FORMAT = "understudy-avatar-3"
+FORMAT = "understudy-avatar-4"
 LARGEST = 20_000_000  # bytes of a file
 SUFFIX = ".avatar"
+_MOTION_CELL = 8  # pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +51,9 @@ class Avatar:
         shell: the halo's surface; swell: D x 3 values, metres by which it moves with the pose; shell_segments: T, samples on it.
         halo: S' x 3 values of the shell's samples, sRGB codes.
         veil: S' values: their opacity (255 is 1).
-        scene: H x W x 3 values, sRGB codes; its bases live at half the size (`scene_change`).
-        scene_change: H/2 x W/2 x 3 values added to it, mean 0.
+        scene: H x W x 3 values, sRGB codes.
+        scene_motion: h x w x 2 values (`motion_shape`), pixels from a place in a picture to the same in the scene: torsos move.
+        scene_change: H/2 x W/2 x 3 values added to what is found there.
         origin: how it was learned.
     """
 
@@ -67,6 +70,7 @@ class Avatar:
     halo: Linear
     veil: Linear
     scene: np.ndarray
+    scene_motion: Linear
     scene_change: Linear
     origin: dict
 
@@ -106,7 +110,7 @@ class Avatar:
             layer: Linear = getattr(self, name)
             tensors[f"{name}.mean"] = _coded(layer.mean, name)
             tensors[f"{name}.basis"], tensors[f"{name}.scale"] = layer.basis, layer.scale
-            tensors[f"{name}.mixing"] = layer.mixing
+            tensors[f"{name}.mixing"], tensors[f"{name}.within"] = layer.mixing, layer.within
         size = sum(t.nbytes for t in tensors.values())
         if size > LARGEST - 100_000:
             raise ModelError(f"{path}: {size / 1e6:.1f} MB of tensors, expected at most {LARGEST / 1e6:.0f} MB. Use fewer bases.")
@@ -117,12 +121,17 @@ class Avatar:
 
 
 PERSON = ("identity", "detail", "neutral", "neutral_look")
-LAYERS = ("shift", "swell", "skin", "halo", "veil", "scene_change")
+LAYERS = ("shift", "swell", "skin", "halo", "veil", "scene_motion", "scene_change")
 _IN_CODES = ("skin", "halo", "veil")
 
 
 def _coded(mean: np.ndarray, name: str) -> np.ndarray:
     return np.clip(np.round(mean), 0, 255).astype(np.uint8) if name in _IN_CODES else mean.astype(np.float16)
+
+
+def motion_shape(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of the grid on which the scene moves, stretched over the picture."""
+    return max(2, height // _MOTION_CELL), max(2, width // _MOTION_CELL)
 
 
 def is_avatar(path: str | Path) -> bool:
@@ -191,7 +200,8 @@ def _assembled(metadata: dict, tensors: dict[str, np.ndarray], prior: AnnyPrior)
     colours, around = MeshColours.of(prior.triangles, segments), MeshColours.of(faces, shell_segments)
     sizes = {
         "shift": 3 * vertices, "swell": 3 * len(directions), "skin": 3 * len(colours), "halo": 3 * len(around),
-        "veil": len(around), "scene_change": 3 * (camera.height // 2) * (camera.width // 2),
+        "veil": len(around), "scene_motion": 2 * math.prod(motion_shape(camera.height, camera.width)),
+        "scene_change": 3 * (camera.height // 2) * (camera.width // 2),
     }  # fmt: skip
 
     def linear(name: str) -> Linear:
@@ -200,10 +210,12 @@ def _assembled(metadata: dict, tensors: dict[str, np.ndarray], prior: AnnyPrior)
         return Linear(
             take(f"{name}.mean", (sizes[name],), kind).astype(np.float32), take(f"{name}.basis", (rank, sizes[name]), np.int8),
             take(f"{name}.scale", (rank,), np.float32), take(f"{name}.mixing", (examples, rank), np.float32),
+            take(f"{name}.within", (2, rank), np.float32),
         )  # fmt: skip
 
     return Avatar(
         person, take("lift", (vertices, 3), np.float16).astype(np.float32), space, segments, linear("shift"), linear("skin"),
         take("light", (RESPONSES, 3), np.float32), shell, linear("swell"), shell_segments, linear("halo"), linear("veil"),
-        take("scene", (camera.height, camera.width, 3), np.uint8), linear("scene_change"), json.loads(metadata["origin"]),
+        take("scene", (camera.height, camera.width, 3), np.uint8), linear("scene_motion"), linear("scene_change"),
+        json.loads(metadata["origin"]),
     )  # fmt: skip

@@ -17,6 +17,8 @@ from models.raster.cpu import PARALLEL
 _CHUNK = 3 << 14  # columns at once
 _BLOCK, _PLACES = 4096, 256
 RIDGE = 0.5  # of the kernel's mean diagonal
+_ENDS = 5.0  # percent of the examples, at either end, whose weights lie beyond what a held regression lets through
+_FREE = np.finfo(np.float32).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,17 +29,19 @@ class Linear:
         mean: P float32.
         basis: r x P int8.
         scale: r float32.
-        mixing: N x r float32: w(z) = nearness(z) @ mixing.
+        mixing: N x r float32: w(z) = nearness(z) @ mixing, held
+        within: 2 x r float32, between the least and the most.
     """
 
     mean: np.ndarray
     basis: np.ndarray
     scale: np.ndarray
     mixing: np.ndarray
+    within: np.ndarray
 
     def weights(self, nearness: np.ndarray) -> np.ndarray:
         """r float32, of N nearnesses."""
-        return (nearness @ self.mixing).astype(np.float32) * self.scale
+        return np.clip(nearness @ self.mixing, *self.within).astype(np.float32) * self.scale
 
     def blend(self, nearness: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """P float32."""
@@ -76,8 +80,9 @@ class Smoother:
 
 
 def regress(
-    values: np.ndarray, weight: np.ndarray, smoother: Smoother, rank: int, importance: np.ndarray | None = None, rounds: int = 1
-) -> Linear:
+    values: np.ndarray, weight: np.ndarray, smoother: Smoother, rank: int, importance: np.ndarray | None = None, rounds: int = 1,
+    hold: bool = False,
+) -> Linear:  # fmt: skip
     """The reduced-rank regression of values that are not seen in every example.
 
     Args:
@@ -86,6 +91,8 @@ def regress(
         rank: of the bases.
         importance: S: weight of each place in the choice of bases.
         rounds: of filling in what wasn't seen by what the regression says (expectation and maximisation).
+        hold: whether the bases' weights stay within those of nine tenths of the examples: a linear rule drawn out beyond them
+            overshoots, and colours no one ever saw are worse than colours that stop following.
 
     Returns: a `Linear` of P = S C values.
     """
@@ -126,7 +133,13 @@ def regress(
         basis[:, columns] = onto @ kept[:, columns].astype(np.float32) * np.repeat(unit[part], channels)
     scale = np.maximum(np.abs(basis).max(1), 1e-9) / 127
     coded = np.round(basis / scale[:, None]).astype(np.int8)
-    return Linear(mean.ravel(), coded, scale.astype(np.float32), mixing.astype(np.float32))
+    within = np.percentile(smoother.kernel @ mixing, [_ENDS, 100 - _ENDS], axis=0) if hold else unheld(rank)
+    return Linear(mean.ravel(), coded, scale.astype(np.float32), mixing.astype(np.float32), within.astype(np.float32))
+
+
+def unheld(rank: int) -> np.ndarray:
+    """2 x rank: bounds that let every weight through."""
+    return np.float32([[-_FREE], [_FREE]]).repeat(rank, 1)
 
 
 @njit(parallel=True, cache=True, nogil=True)

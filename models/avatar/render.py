@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit, prange
 
-from models.avatar.avatar import Avatar
+from models.avatar.avatar import Avatar, motion_shape
 from models.avatar.lighting import Lighting
 from models.avatar.mesh_colours import MeshColours, look_up
 from models.avatar.shape import AvatarHead, posed_shell
@@ -20,7 +20,7 @@ from models.raster.cpu import PARALLEL, interpolate, rasterise
 EDGE, EDGE_WIDTH = np.float32(0.02), np.float32(0.18)  # cosine to the camera at which a surface begins, and until it is whole
 SHELL_EDGE_WIDTH = np.float32(0.1)  # the same of the shell
 SURE = np.float32(0.15)  # of opacity: below it is none, above its complement all
-_BLENDED = ("skin", "halo", "veil", "scene_change")
+_BLENDED = ("skin", "halo", "veil", "scene_motion", "scene_change")
 
 
 class Surface(NamedTuple):
@@ -83,8 +83,9 @@ class AvatarRenderer:
             shell = _surface(
                 behind, around, avatar.shell.triangles, avatar.shell.opacity, avatar.shell_colours, blended["halo"].reshape(-1, 3)
             )
+            motion = blended["scene_motion"].reshape(*motion_shape(*size), 2)
             change = blended["scene_change"].reshape(size[0] // 2, size[1] // 2, 3)
-            _compose(avatar.scene, change, shell, blended["veil"], mesh, self.lighting.gain(posed), out)
+            _compose(avatar.scene, motion, change, shell, blended["veil"], mesh, self.lighting.gain(posed), out)
         return Layers(out, seen, posed, behind, around, around_projected, swell)
 
 
@@ -122,18 +123,35 @@ def _opacity(mesh, t, wa, wb, wc, width):
     return e * e * (3 - 2 * e) * (wa * mesh.opacity[a] + wb * mesh.opacity[b] + wc * mesh.opacity[c])
 
 
+@njit(inline="always")
+def _place(x, y, columns, rows):
+    """A place in an array, drawn into it: its cell, and how far it lies to the next ones."""
+    x, y = min(max(x, 0.0), columns - 1.001), min(max(y, 0.0), rows - 1.001)
+    m, n = int(x), int(y)
+    return m, n, np.float32(x - m), np.float32(y - n)
+
+
+@njit(inline="always")
+def _between(values, m, n, fx, fy, h):
+    """Bilinear."""
+    above = (1 - fx) * np.float32(values[n, m, h]) + fx * np.float32(values[n, m + 1, h])
+    return above + fy * ((1 - fx) * np.float32(values[n + 1, m, h]) + fx * np.float32(values[n + 1, m + 1, h]) - above)
+
+
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _compose(scene, change, shell, veils, mesh, gain, out):
+def _compose(scene, motion, change, shell, veils, mesh, gain, out):
     """Scene, shell and mesh over each other.
 
     Args:
-        scene: H x W x 3 uint8; change: h x w x 3 float32, added to it.
+        scene: H x W x 3 uint8; motion: h x w x 2 float32, pixels to the place in it that is seen; change: h' x w' x 3 float32,
+            added to that.
         shell, mesh: `Surface`s.
         veils: S' float32, the opacity of the shell's samples, 255 is 1.
         gain: V x 3 float32, of the light on the mesh.
     """
     height, width = out.shape[0], out.shape[1]
     rows, columns = change.shape[0], change.shape[1]
+    down, across = motion.shape[0], motion.shape[1]
     zero, one = np.float32(0), np.float32(1)
     for y in prange(height):
         for x in range(width):
@@ -158,16 +176,17 @@ def _compose(scene, change, shell, veils, mesh, gain, out):
                 veil = min(max((veil - SURE) / (one - 2 * SURE), zero), one)
                 veil = veil * veil * (3 - 2 * veil)
                 veil *= _opacity(shell, t, sa, sb, sc, SHELL_EDGE_WIDTH)
-            sx = min(max((x - 0.5) * 0.5, 0.0), columns - 1.001)
-            sy = min(max((y - 0.5) * 0.5, 0.0), rows - 1.001)
-            m, n = int(sx), int(sy)
-            fx, fy = np.float32(sx - m), np.float32(sy - n)
+            # of the scene's change, and of the scene's picture where that has moved to
+            m, n, fx, fy = _place((x + 0.5) * columns / width - 0.5, (y + 0.5) * rows / height - 0.5, columns, rows)
+            u, v, fu, fv = 0, 0, zero, zero
+            if opacity < 0.999:
+                u, v, fu, fv = _place((x + 0.5) * across / width - 0.5, (y + 0.5) * down / height - 0.5, across, down)
+                dx, dy = _between(motion, u, v, fu, fv, 0), _between(motion, u, v, fu, fv, 1)
+                u, v, fu, fv = _place(x + dx, y + dy, width, height)
             for h in range(3):
                 value = zero
                 if opacity < 0.999:
-                    value = np.float32(scene[y, x, h])
-                    value += (1 - fy) * ((1 - fx) * change[n, m, h] + fx * change[n, m + 1, h])
-                    value += fy * ((1 - fx) * change[n + 1, m, h] + fx * change[n + 1, m + 1, h])
+                    value = _between(scene, u, v, fu, fv, h) + _between(change, m, n, fx, fy, h)
                     if veil > 0:
                         own = wi * shell.colour[i, h] + wj * shell.colour[j, h] + wk * shell.colour[k, h]
                         value += veil * (own - value)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.avatar.avatar import LAYERS, Avatar
+from models.avatar.avatar import LAYERS, Avatar, motion_shape
 from models.avatar.lighting import MOST, Lighting, responses
 from models.avatar.linear import Linear
 from models.avatar.mesh_colours import MeshColours
@@ -46,7 +46,11 @@ class TorchAvatarRenderer:
         lighting = Lighting(self.shape, avatar.space, avatar.light)
         self._light, self._middle = send(lighting.light), send(lighting.middle)
         self._bare = send(avatar.shell.vertices)
-        self._scene = send(avatar.scene).float()
+        self._scene = send(avatar.scene).float().permute(2, 0, 1)[None]
+        # pixels as `grid_sample` counts them: from -1 to 1 between the picture's sides
+        columns, rows = np.arange(avatar.width, dtype=np.float32), np.arange(avatar.height, dtype=np.float32)
+        self._grid = send(np.stack(np.meshgrid(columns, rows), -1))
+        self._to_sides = send(np.float32([2 / avatar.width, 2 / avatar.height]))
         self._numbers = torch.zeros(_NUMBERS, dtype=torch.float64, device=self.device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._out: Tensor | None = None
@@ -113,7 +117,11 @@ class TorchAvatarRenderer:
         veil = veil * veil * (3 - 2 * veil) * edge
         change = blended["scene_change"].view(1, height // 2, width // 2, 3).permute(0, 3, 1, 2)
         change = F.interpolate(change, size=size, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
-        picture = self._scene + change
+        motion = blended["scene_motion"].view(1, *motion_shape(height, width), 2).permute(0, 3, 1, 2)
+        motion = F.interpolate(motion, size=size, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
+        there = (self._grid + motion + 0.5) * self._to_sides - 1
+        scene = F.grid_sample(self._scene, there[None], mode="bilinear", padding_mode="border", align_corners=False)
+        picture = scene[0].permute(1, 2, 0) + change
         picture = picture + veil * (halo[..., :3] - picture)
         picture = picture + opacity * (skin * gain - picture)
         return (picture.clamp(0, 255) + 0.5).to(torch.uint8)
@@ -127,10 +135,11 @@ class _Blended:
 
     def __init__(self, layer: Linear, send):
         self.mean, self.basis = send(layer.mean), send(layer.basis).float()
-        self.mixing = send(layer.mixing).double() * send(layer.scale).double()
+        scale = send(layer.scale).double()
+        self.mixing, self.within = send(layer.mixing).double() * scale, send(layer.within).double() * scale
 
     def __call__(self, nearness: Tensor) -> Tensor:
-        return self.mean + (nearness @ self.mixing).float() @ self.basis
+        return self.mean + (nearness @ self.mixing).clamp(*self.within).float() @ self.basis
 
 
 class _Place:

@@ -13,7 +13,7 @@ import numpy as np
 from capture.media import open_media, probe
 from models.avatar.avatar import SUFFIX, Avatar, load_avatar
 from models.avatar.lighting import Lighting, take_out
-from models.avatar.linear import Linear, Smoother, regress
+from models.avatar.linear import Linear, Smoother, regress, unheld
 from models.avatar.mesh_colours import MeshColours, sample_areas
 from models.avatar.render import AvatarRenderer
 from models.avatar.shape import AvatarHead
@@ -171,19 +171,19 @@ class Learner:
         space, smoother, by_pose = self._smoothers(footage)
         vertices = 3 * len(self.prior.mean)
         none = Linear(np.zeros(vertices, np.float32), np.zeros((SHIFT_RANK, vertices), np.int8), np.zeros(SHIFT_RANK, np.float32),
-                      np.zeros((len(footage), SHIFT_RANK), np.float32))  # fmt: skip
+                      np.zeros((len(footage), SHIFT_RANK), np.float32), unheld(SHIFT_RANK))  # fmt: skip
         shift = none if self.shift is None else _carried(*self.shift, space, CodeSpace.nearness)
         shifts = [shift.blend(near).reshape(-1, 3) for near in smoother.kernel]
         skin, light = self._skin(footage, shifts, smoother)
         if self.swell is None:
             self.swell = learn_swell(footage, self.shape.head, self.shell, by_pose, self.lean), space
         swell = _carried(*self.swell, space, CodeSpace.pose_nearness)
-        scene, change, halo, veil = learn_outer(footage, self.shape, by_pose, shifts, self.shell, swell, self.around)
+        scene, halo, veil = learn_outer(footage, self.shape, by_pose, shifts, self.shell, swell, self.around)
         if not self.settings.halo:
             veil = replace(veil, mean=np.zeros_like(veil.mean), scale=np.zeros_like(veil.scale))
         return Avatar(
             footage.person, self.shape.lift, space, self.colours.segments, shift, skin, light, self.shell, swell,
-            self.around.segments, halo, veil, scene, change, self.origin,
+            self.around.segments, halo, veil, *scene, self.origin,
         )  # fmt: skip
 
     def _skin(self, footage: Footage, shifts: list[np.ndarray], smoother: Smoother) -> tuple[Linear, np.ndarray]:

@@ -21,9 +21,10 @@ from models.raster.cpu import PARALLEL, interpolate, rasterise
 from pipeline.avatar.footage import Footage
 from pipeline.avatar.regions import below_chin, chin_of
 from pipeline.avatar.registration import SWELL_RANK
+from pipeline.avatar.scene import Scene, learn_scene
 from pipeline.surface_flow import TOLERANCE, completed, pixels_of, smoothing_matrix
 
-HALO_RANK, VEIL_RANK, SCENE_RANK = 12, 8, 8
+HALO_RANK, VEIL_RANK = 12, 8
 _RIM = 0.1  # least cosine that a sample of the halo counts with: its outline is seen at no other angle
 _CHIN, _LIP = 152, 0
 _HAIR, _JAW, _MOST_OVER = 0.012, 0.004, 0.08  # metres over the bare head: hair and jaw where nothing is known, and the most
@@ -42,7 +43,6 @@ _VEIL_RIDGE = 0.2
 _OWN = (1.0, 3.0)  # pixels inside the matte's outline from which, and within which, a colour is the person's own
 _DOUBT = 0.003  # share of the frames that counts for opacity where nothing is seen
 _CHIN_FADE = 0.02  # metres above the chin from which neck and shoulders belong to the scene
-_RARE = 0.02  # share of the frames below which a pixel of the scene counts as never seen
 _SPREAD = np.radians(7.0)
 
 
@@ -182,8 +182,8 @@ def learn_outer(
     shell: Shell,
     swell: Linear,
     samples: MeshColours,
-) -> tuple[np.ndarray, Linear, Linear, Linear]:
-    """The scene's mean (H x W x 3 uint8), how it changes (half size), the halo's colours and its opacity.
+) -> tuple[Scene, Linear, Linear]:
+    """The scene, the halo's colours and its opacity.
 
     Args:
         smoother: of the footage's frames.
@@ -209,15 +209,8 @@ def learn_outer(
         head = cv2.dilate(footage.mattes[k], np.ones((5, 5), np.uint8)) / np.float32(255) * above
         behind[k] = np.round(255 * (1 - np.maximum(np.maximum(halo, head), opacity)))
         told[k] = np.round(255 * (1 - opacity))
-    mean = _scene_mean(footage.images, behind)
-    low = (width // 2, height // 2)
-    change = np.empty((count, low[1], low[0], 3), np.float32)
-    weight = np.empty((count, low[1], low[0]), np.uint8)
-    for k, image in enumerate(footage.images):
-        change[k] = cv2.resize(image.astype(np.float32) - mean, low, interpolation=cv2.INTER_AREA)
-        weight[k] = cv2.resize(behind[k], low, interpolation=cv2.INTER_AREA)
-    scene_change = regress(change.reshape(count, -1, 3), weight.reshape(count, -1), smoother, SCENE_RANK)
-    del change, weight
+    scene = learn_scene(footage.images, footage.mattes, behind, smoother)
+    del behind
     colour, veil = np.zeros((count, len(samples), 3), np.uint8), np.zeros((count, len(samples), 1), np.uint8)
     of_colour, of_veil = np.zeros((2, count, len(samples)), np.uint8)
     seen, cosines = np.zeros((len(samples), 6), np.uint8), np.zeros(len(samples), np.uint8)
@@ -237,36 +230,9 @@ def learn_outer(
         of_veil[k] = np.round(cosines * bare)
         # what is half background has no colour of its own
         of_colour[k] = np.round(cosines * bare * (seen[:, 5] / np.float32(255)))
-    halo = completed(regress(colour, of_colour, smoother, HALO_RANK), of_colour, shell.triangles, samples)
-    opacity = regress(veil, of_veil, Smoother.of(smoother.kernel, _VEIL_RIDGE), VEIL_RANK)
+    halo = completed(regress(colour, of_colour, smoother, HALO_RANK, hold=True), of_colour, shell.triangles, samples)
+    opacity = regress(veil, of_veil, Smoother.of(smoother.kernel, _VEIL_RIDGE), VEIL_RANK, hold=True)
     # what was hardly ever seen is opaque: a head has no holes
     doubt = _DOUBT * count / (of_veil.sum(0, dtype=np.float32) / 255 + _DOUBT * count)
     opacity = replace(opacity, mean=(opacity.mean + doubt * (255 - opacity.mean)).astype(np.float32))
-    return mean.astype(np.uint8), scene_change, halo, opacity
-
-
-def _scene_mean(images: np.ndarray, behind: np.ndarray) -> np.ndarray:
-    """H x W x 3 float32: the weighted mean; where the scene was never seen, what lies around it."""
-    total = np.zeros(images.shape[1:], np.float32)
-    weight = np.zeros(images.shape[1:3], np.float32)
-    for image, share in zip(images, behind):
-        w = share.astype(np.float32) / 255
-        total += w[..., None] * image
-        weight += w
-    mean = total / np.maximum(weight, 1e-3)[..., None]
-    sure = np.clip(weight / max(_RARE * len(images), 1), 0, 1)
-    return sure[..., None] * mean + (1 - sure)[..., None] * _spread(mean, sure)
-
-
-def _spread(values: np.ndarray, sure: np.ndarray) -> np.ndarray:
-    """The picture smoothed from what is sure into what isn't, wider and wider (pull-push: Gortler et al. 1996, 3.4)."""
-    if min(sure.shape) <= 2 or (sure > 0.5).all():
-        total = max(float(sure.sum()), 1e-6)
-        middle = (values * sure[..., None]).sum((0, 1)) / total
-        return np.where(sure[..., None] > 0.5, values, middle).astype(np.float32)
-    height, width = sure.shape
-    small = (max(width // 2, 1), max(height // 2, 1))
-    weight = cv2.resize(sure, small, interpolation=cv2.INTER_AREA)
-    low = cv2.resize(values * sure[..., None], small, interpolation=cv2.INTER_AREA) / np.maximum(weight, 1e-4)[..., None]
-    wide = cv2.resize(_spread(low, np.clip(2 * weight, 0, 1)), (width, height), interpolation=cv2.INTER_LINEAR)
-    return sure[..., None] * values + (1 - sure)[..., None] * wide
+    return scene, halo, opacity

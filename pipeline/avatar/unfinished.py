@@ -24,7 +24,7 @@ from pipeline.errors import Refusal
 from pipeline.progress import Listener, silent
 
 SUFFIX = ".unfinished"
-_FORMAT = "understudy-learning-1"
+_FORMAT = "understudy-learning-2"
 _CODE = {"expression": (52,), "rotation": (3, 3), "translation": (3,), "gaze": (2, 2)}
 
 
@@ -150,6 +150,6 @@ def _taken(tensors: dict, name: str, shape: tuple | None = None) -> np.ndarray:
 
 def _linear(tensors: dict, name: str, space: CodeSpace, size: int) -> tuple[Linear, CodeSpace]:
     rank, examples = len(tensors[f"{name}.scale"]), len(tensors[f"{name}.examples"])
-    shapes = {"mean": (size,), "basis": (rank, size), "scale": (rank,), "mixing": (examples, rank)}
+    shapes = {"mean": (size,), "basis": (rank, size), "scale": (rank,), "mixing": (examples, rank), "within": (2, rank)}
     linear = Linear(**{part: _taken(tensors, f"{name}.{part}", shape) for part, shape in shapes.items()})
     return linear, replace(space, examples=_taken(tensors, f"{name}.examples", (examples, SIZE)))

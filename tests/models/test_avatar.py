@@ -110,6 +110,20 @@ def test_the_regression_finds_what_is_linear():
     assert error[0] > 4 * error[1] and len(less.scale) == 2
 
 
+def test_a_held_regression_does_not_overshoot():
+    codes = np.linspace(-1, 1, 41)[:, None]
+    values = np.full((41, 2, 1), 100.0) + 30 * codes[..., None] * np.array([[1.0], [-1.0]])
+    everywhere = np.full((41, 2), 255, np.uint8)
+    smoother = Smoother.of(1 + codes @ codes.T, 1e-6)
+    free, held = (regress(values, everywhere, smoother, 1, hold=hold) for hold in (False, True))
+    ask = lambda layer, at: layer.blend(1 + np.array([at]) @ codes.T)
+    for at in (-0.8, 0.0, 0.8):
+        np.testing.assert_array_equal(ask(held, at), ask(free, at))
+    np.testing.assert_allclose(ask(free, 3.0), [190, 10], atol=0.5)
+    np.testing.assert_allclose(ask(held, 3.0), [127, 73], atol=0.5)  # nine tenths of the examples: -0.9 to 0.9
+    np.testing.assert_allclose(ask(held, -3.0), [73, 127], atol=0.5)
+
+
 def test_important_places_get_the_bases():
     """Twenty places that alone follow one part of the code are lost among the others, unless they matter more."""
     codes, values, _, _ = linear_world()
@@ -196,9 +210,11 @@ def avatar(prior) -> Avatar:
         basis = rng.integers(-127, 128, (rank, size)).astype(np.int8)
         return Linear(
             np.full(size, mean, np.float32), basis, np.full(rank, spread / 127, np.float32),
-            (rng.normal(size=(12, rank)) * 0.1).astype(np.float32),
+            (rng.normal(size=(12, rank)) * 0.1).astype(np.float32), np.float32([[-0.2], [0.3]]).repeat(rank, 1),
         )  # fmt: skip
 
+    across, down = np.meshgrid(np.arange(96), np.arange(128))
+    scene = (90 + 9 * np.sin(across / 3) * np.cos(down / 5)).astype(np.uint8)[..., None].repeat(3, 2)
     person = Person(rng.normal(0, 0.5, 80), np.zeros((478, 3)), Camera(300.0, 96, 128), np.zeros(52), np.zeros((2, 2)))
     samples = [len(MeshColours.of(t, s)) for t, s in ((prior.triangles, segments), (faces, around))]
     shell = Shell.star(np.zeros(3), np.full(len(directions), 0.13), np.ones(len(directions), np.float32))
@@ -206,7 +222,7 @@ def avatar(prior) -> Avatar:
         person, np.zeros_like(prior.mean), space, segments, layer(3 * len(prior.mean), 0, 1e-4), layer(3 * samples[0], 180, 8),
         rng.normal(0, 0.2, (8, 3)).astype(np.float32), shell,
         layer(3 * len(directions), 0, 1e-4), around, layer(3 * samples[1], 40, 4), layer(samples[1], 250, 2),
-        np.full((128, 96, 3), 90, np.uint8), layer(3 * 64 * 48, 0, 2), {"clips": ["none"]},
+        scene, layer(2 * 16 * 12, 0.7, 1), layer(3 * 64 * 48, 0, 2), {"clips": ["none"]},
     )  # fmt: skip
 
 
@@ -291,7 +307,7 @@ def tampered(path, target, change):
 
 
 BAD = {
-    "later version": (lambda m, t: m.update(format="understudy-avatar-4"), "format 'understudy-avatar-4'"),
+    "later version": (lambda m, t: m.update(format="understudy-avatar-99"), "format 'understudy-avatar-99'"),
     "another prior": (lambda m, t: m.update(prior="3"), "version 3 of the prior"),
     "a tensor is gone": (lambda m, t: t.pop("skin.mean"), "altered or damaged"),
     "a tensor is short": (lambda m, t: t.update({"veil.mean": t["veil.mean"][:-1]}), "altered or damaged"),

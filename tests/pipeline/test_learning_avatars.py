@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from models.avatar.avatar import motion_shape
 from models.avatar.lighting import responses
-from models.avatar.linear import Linear
+from models.avatar.linear import Linear, Smoother, unheld
 from models.avatar.mesh_colours import MeshColours
 from models.avatar.render import AvatarRenderer
 from models.avatar.shape import AvatarHead, posed_shell
@@ -23,6 +24,7 @@ from pipeline.avatar.footage import Footage
 from pipeline.avatar.learning import Learner, LearningSettings
 from pipeline.avatar.lighting import learn_light
 from pipeline.avatar.regions import chin_of, head_region
+from pipeline.avatar.scene import learn_scene
 from pipeline.evaluation import psnr
 from pipeline.surface_flow import Seen, completed
 from tests.conftest import Synthetic, expression, turned
@@ -221,7 +223,9 @@ def test_what_was_never_seen_looks_like_what_lies_around_it():
     colours = 128 + 100 * place
     hidden = place[:, 2] > 0.9
     spoilt = np.where(hidden[:, None], 0, colours).astype(np.float32)
-    layer = Linear(spoilt.ravel(), np.zeros((1, 3 * len(samples)), np.int8), np.ones(1, np.float32), np.zeros((9, 1), np.float32))
+    layer = Linear(
+        spoilt.ravel(), np.zeros((1, 3 * len(samples)), np.int8), np.ones(1, np.float32), np.zeros((9, 1), np.float32), unheld(1)
+    )
     weight = np.where(hidden, 0, 255).astype(np.uint8)[None].repeat(9, 0)
     filled = completed(layer, weight, shell.triangles, samples).mean.reshape(-1, 3)
     assert np.abs(filled - colours)[~hidden].max() < 1e-3
@@ -256,3 +260,40 @@ def test_more_bases_tell_more(shots, prior):
     blushing = replace(train, images=(train.images * (1 - head + head * fade[:, None, None])).astype(np.uint8))
     many, one = (reached(learned(blushing, prior, turns=0, bases=bases), prior, blushing) for bases in (12, 1))
     assert many > one + 0.5
+
+
+def test_a_torso_that_follows_the_head_is_learned_sharp():
+    """A patterned torso moves with a number, before a wall that doesn't; a head that is no scene moves the other way."""
+    height, width, count = 160, 128, 40
+    rng = np.random.default_rng(0)
+    noise = lambda sigma, spread: cv2.GaussianBlur(rng.normal(size=(height, width, 3)).astype(np.float32), (0, 0), sigma) * spread
+    wall, cloth = 150 + noise(2, 60), 90 + noise(2.5, 300)
+    down, across = np.mgrid[:height, :width].astype(np.float32)
+    poses = rng.uniform(-1, 1, count)
+    images, mattes, behind = [], [], []
+    for pose in poses:
+        x, y = across - 5 * pose, down - 2 * pose
+        torso = (y > 100) & (np.abs(x - 64) < 50)
+        moved = cv2.remap(cloth, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        head = np.hypot(across - 64 + 6 * pose, down - 60) < 36
+        images.append(np.where(head[..., None], 40, np.where(torso[..., None], moved, wall)))
+        mattes.append(255 * (head | torso))
+        behind.append(np.where(head, 0, 255))
+    images, mattes, behind = (np.clip(np.stack(a), 0, 255).astype(np.uint8) for a in (images, mattes, behind))
+    kernel = 1 + poses[:, None] * poses
+    scene = learn_scene(images, mattes, behind, Smoother.of(kernel, 1e-3))
+    rows, columns = motion_shape(height, width)
+    for pose in (-0.9, 0.9):
+        motion = scene.motion.blend(1 + pose * poses).reshape(rows, columns, 2)
+        middle = motion[15:18, 5:11]
+        np.testing.assert_allclose(middle.mean((0, 1)) - scene.motion.mean.reshape(rows, columns, 2)[15:18, 5:11].mean((0, 1)),
+                                   -pose * np.array([5.0, 2.0]), atol=1.0)  # fmt: skip
+        assert np.abs(motion[:4]).max() < 0.5  # the wall stays
+    inside = np.s_[125:150, 35:95]
+    blurred = images[:, *inside].mean(0)
+    for k in (np.argmin(poses), np.argmax(poses)):
+        motion = scene.motion.blend(1 + poses[k] * poses).reshape(rows, columns, 2)
+        away = cv2.resize(motion, (width, height)) + np.dstack([across, down])
+        drawn = cv2.remap(scene.picture, away, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        film = images[k][inside].astype(float)
+        assert np.abs(drawn[inside] - film).mean() < 0.5 * np.abs(blurred - film).mean()
