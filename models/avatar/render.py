@@ -177,9 +177,10 @@ def _compose(scene, motion, change, shell, veils, mesh, gain, out):
                 veil = veil * veil * (3 - 2 * veil)
                 veil *= _opacity(shell, t, sa, sb, sc, SHELL_EDGE_WIDTH)
             # of the scene's change, and of the scene's picture where that has moved to
-            m, n, fx, fy = _place((x + 0.5) * columns / width - 0.5, (y + 0.5) * rows / height - 0.5, columns, rows)
+            m, n, fx, fy = 0, 0, zero, zero
             u, v, fu, fv = 0, 0, zero, zero
             if opacity < 0.999:
+                m, n, fx, fy = _place((x + 0.5) * columns / width - 0.5, (y + 0.5) * rows / height - 0.5, columns, rows)
                 u, v, fu, fv = _place((x + 0.5) * across / width - 0.5, (y + 0.5) * down / height - 0.5, across, down)
                 dx, dy = _between(motion, u, v, fu, fv, 0), _between(motion, u, v, fu, fv, 1)
                 u, v, fu, fv = _place(x + dx, y + dy, width, height)
