@@ -16,6 +16,7 @@ LID_LANDMARKS = {  # rings around each eyeball
     RIGHT_EYE: (33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173),
 }
 _UPPER_LIP, _LOWER_LIP = (0, 11, 12, 13), (14, 15, 16, 17)
+LOOK = np.array([name.startswith("eyeLook") for name in EXPRESSIONS])  # what `with_look` sets
 FULL_LOOK = np.radians(30.0)  # the eye's turn that ARKit calls 1.0
 _LOOKS = [[EXPRESSIONS.index(f"eyeLook{way}{side}") for way in ("In", "Out", "Down", "Up")] for side in ("Left", "Right")]
 _LANDMARK_PULL = 4.0  # weight of a landmark against the surface's own smoothness

@@ -24,9 +24,9 @@ from models.avatar.mesh_colours import MeshColours
 from models.avatar.shape import AvatarHead
 from models.avatar.space import CodeSpace
 from models.code import Camera, FaceCode, Person, at_height
-from models.head import gaze_in_head, look_in_camera, with_look
+from models.head import LOOK, gaze_in_head, look_in_camera, with_look
 from models.prior.face import AnnyPrior
-from pipeline.fitting import LOOK, bounded_step, jacobian, rotation_of_vector
+from pipeline.fitting import bounded_step, jacobian, rotation_of_vector
 from pipeline.performance import Performance
 from pipeline.progress import Listener, counted, silent
 from pipeline.surface_flow import (

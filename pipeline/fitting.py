@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from models.code import Camera, FaceCode, Person
-from models.head import LID_LANDMARKS, rotation_of_gaze, with_look
+from models.head import LID_LANDMARKS, LOOK, rotation_of_gaze, with_look
 from models.prior.face import EXPRESSIONS, LEFT_EYE, RIGHT_EYE, AnnyPrior
 
 SIGMA = 0.012  # tracker noise and misfit, in inter-ocular distances
@@ -21,7 +21,6 @@ EXPRESSION_SIGMA = 0.45
 OUTER_EYE_CORNERS = (33, 263)
 IRIS_RIGHT, IRIS_LEFT = 468, 473  # centres; MediaPipe names eyes by the person's own side
 _IRIS_DEPTH = 0.95  # of the eyeball's radius: the iris' plane seen through the cornea
-LOOK = np.array([name.startswith("eyeLook") for name in EXPRESSIONS])
 _INDEX = {name: k for k, name in enumerate(EXPRESSIONS)}
 _TONGUE = _INDEX["tongueOut"]
 _KNOWN = 1e4  # precision of the eyeLook values: the irises say them

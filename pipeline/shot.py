@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from models.code import Camera, Person
-from models.head import with_look
+from models.head import LOOK, with_look
 from pipeline.fitting import (
     EXPRESSION_SIGMA,
-    LOOK,
     SIGMA,
     FrameFitter,
     LandmarkModel,

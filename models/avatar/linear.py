@@ -17,7 +17,7 @@ from models.raster.cpu import PARALLEL
 _CHUNK = 3 << 14  # columns at once
 _BLOCK, _PLACES = 4096, 256
 RIDGE = 0.5  # of the kernel's mean diagonal
-_ENDS = 5.0  # percent of the examples, at either end, whose weights lie beyond what a held regression lets through
+POSE_HOLD, CODE_HOLD = 5.0, 1.0  # `hold` of what follows the pose alone, and of what follows the whole code
 _FREE = np.finfo(np.float32).max
 
 
@@ -81,7 +81,7 @@ class Smoother:
 
 def regress(
     values: np.ndarray, weight: np.ndarray, smoother: Smoother, rank: int, importance: np.ndarray | None = None, rounds: int = 1,
-    hold: bool = False,
+    hold: float | None = None,
 ) -> Linear:  # fmt: skip
     """The reduced-rank regression of values that are not seen in every example.
 
@@ -91,8 +91,8 @@ def regress(
         rank: of the bases.
         importance: S: weight of each place in the choice of bases.
         rounds: of filling in what wasn't seen by what the regression says (expectation and maximisation).
-        hold: whether the bases' weights stay within those of nine tenths of the examples: a linear rule drawn out beyond them
-            overshoots, and colours no one ever saw are worse than colours that stop following.
+        hold: percent of the examples, at either end, beyond whose weights none are let: a linear rule drawn out overshoots, and
+            colours no one ever saw are worse than colours that stop following. None lets every weight through.
 
     Returns: a `Linear` of P = S C values.
     """
@@ -133,7 +133,7 @@ def regress(
         basis[:, columns] = onto @ kept[:, columns].astype(np.float32) * np.repeat(unit[part], channels)
     scale = np.maximum(np.abs(basis).max(1), 1e-9) / 127
     coded = np.round(basis / scale[:, None]).astype(np.int8)
-    within = np.percentile(smoother.kernel @ mixing, [_ENDS, 100 - _ENDS], axis=0) if hold else unheld(rank)
+    within = unheld(rank) if hold is None else np.percentile(smoother.kernel @ mixing, [hold, 100 - hold], axis=0)
     return Linear(mean.ravel(), coded, scale.astype(np.float32), mixing.astype(np.float32), within.astype(np.float32))
 
 

@@ -66,6 +66,7 @@ class AvatarRenderer:
         """The picture with what it was made of."""
         avatar, size = self.avatar, (self.avatar.height, self.avatar.width)
         camera = camera or avatar.person.camera
+        code = avatar.space.drawn_in(code)
         at = avatar.space.place(code)
         near, near_pose = avatar.space.nearness(at), avatar.space.pose_nearness(at)
         with PARALLEL:

@@ -66,6 +66,7 @@ class TorchAvatarRenderer:
     def draw(self, code: FaceCode, camera: Camera | None = None) -> Tensor:
         """H x W x 3 uint8 sRGB on the device; on CUDA it holds until the next call."""
         camera = camera or self.avatar.person.camera
+        code = self.avatar.space.drawn_in(code)
         numbers = [code.expression, code.gaze.ravel(), code.rotation.ravel(), code.translation, [camera.focal]]
         self._numbers.copy_(torch.from_numpy(np.concatenate(numbers).astype(np.float64)))
         if self.device.type != "cuda":

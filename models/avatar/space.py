@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import cv2
 import numpy as np
 
 from models.code import FaceCode
+from models.head import LOOK
 
 SIZE = 62  # expression 52, gaze 4, rotation 3, translation 3
 _FLOOR = np.concatenate([np.full(52, 0.05), np.full(4, 0.05), np.full(3, 0.05), np.full(3, 0.02)])  # least deviations
@@ -68,6 +69,12 @@ class CodeSpace:
         margin = self.margin
         over, under = np.maximum(at - self.high, 0), np.maximum(self.low - at, 0)
         return np.clip(at, self.low, self.high) + margin * (np.tanh(over / margin) - np.tanh(under / margin))
+
+    def drawn_in(self, code: FaceCode) -> FaceCode:
+        """The code with its expression drawn in as in `place`: a jaw that drops twice as far as was ever seen tears a mouth open
+        that no one has colours for. Looks and the head's pose stay, they move surfaces rigidly."""
+        expression = self.centre[:52] + self.scale[:52] * self.place(code)[:52]
+        return replace(code, expression=np.where(LOOK, code.expression, np.clip(expression, 0, 1)))
 
     def nearness(self, at: np.ndarray) -> np.ndarray:
         """... x N: the kernel between places (... x 62) and the examples, for what follows the whole code.

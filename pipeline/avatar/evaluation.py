@@ -59,7 +59,10 @@ class Scores:
     def means(self) -> dict[str, float]:
         means = {name: float(np.mean(v)) for name, v in self.values.items()}
         if "change" in means:
-            means["flicker"] = means.pop("change") / max(means.pop("own_change"), 1e-6)
+            own = max(means.pop("own_change"), 1e-6)
+            means["flicker"] = means.pop("change") / own
+            if "change_own_motion" in means:
+                means["flicker_own_motion"] = means.pop("change_own_motion") / own
         return means | {"frames_without_face": self.missed}
 
 
@@ -122,6 +125,9 @@ def evaluate_avatar(
                 if own is not None:
                     scores[name].add("change", _change(made, scores[name].before, back, region))
                     scores[name].add("own_change", own)
+                    if name == AVATAR:
+                        moved = _flow(search, made, scores[name].before)
+                        scores[name].add("change_own_motion", _change(made, scores[name].before, moved, region))
                 scores[name].before = made
                 _compare(scores[name], made, truth, areas, mesh, seen, turn % _STRUCTURE_EVERY == 0)
                 if name == AVATAR:
@@ -197,7 +203,11 @@ def _flow(search, now: np.ndarray, before: np.ndarray) -> np.ndarray:
 
 
 def _change(now: np.ndarray, before: np.ndarray, back: np.ndarray, region: np.ndarray) -> float:
-    """Mean change of a region that motion does not explain, sRGB codes: what is not the clip's own is flicker."""
+    """Mean change of a region that motion does not explain, sRGB codes: what is not the clip's own is flicker.
+
+    By the clip's motion, what is drawn a little beside where it is in the clip counts as well; by the drawn picture's own motion,
+    only what comes and goes.
+    """
     if not region.any():
         return 0.0
     y, x = np.mgrid[0 : back.shape[0], 0 : back.shape[1]].astype(np.float32)

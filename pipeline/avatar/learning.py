@@ -13,7 +13,7 @@ import numpy as np
 from capture.media import open_media, probe
 from models.avatar.avatar import SUFFIX, Avatar, load_avatar
 from models.avatar.lighting import Lighting, take_out
-from models.avatar.linear import Linear, Smoother, regress, unheld
+from models.avatar.linear import CODE_HOLD, Linear, Smoother, regress, unheld
 from models.avatar.mesh_colours import MeshColours, sample_areas
 from models.avatar.render import AvatarRenderer
 from models.avatar.shape import AvatarHead
@@ -61,6 +61,7 @@ class LearningSettings:
         bases: that the skin's colours are blended from.
         halo: whether hair, ears and neck beyond the mesh get a layer of their own.
         light: whether a rule of light that all skin shares tells how it brightens as the head turns.
+        sway: whether the scene moves along with the head, as a torso does.
         mouth, eyes: weights of their samples in the choice of bases.
         person: which of the clip's faces.
     """
@@ -71,6 +72,7 @@ class LearningSettings:
     bases: int = 24
     halo: bool = True
     light: bool = True
+    sway: bool = True
     mouth: float = 10.0
     eyes: float = 20.0
     person: int = 0
@@ -178,7 +180,7 @@ class Learner:
         if self.swell is None:
             self.swell = learn_swell(footage, self.shape.head, self.shell, by_pose, self.lean), space
         swell = _carried(*self.swell, space, CodeSpace.pose_nearness)
-        scene, halo, veil = learn_outer(footage, self.shape, by_pose, shifts, self.shell, swell, self.around)
+        scene, halo, veil = learn_outer(footage, self.shape, by_pose, shifts, self.shell, swell, self.around, self.settings.sway)
         if not self.settings.halo:
             veil = replace(veil, mean=np.zeros_like(veil.mean), scale=np.zeros_like(veil.scale))
         return Avatar(
@@ -201,7 +203,7 @@ class Learner:
             with PARALLEL:
                 gain = lighting.gain(vertices)
                 take_out(colour, gain, prior.triangles, colours.triangle, colours.barycentric, _UNIT, out)
-        skin = regress(unlit, seen.weight, smoother, self.settings.bases, self.importance)
+        skin = regress(unlit, seen.weight, smoother, self.settings.bases, self.importance, hold=CODE_HOLD)
         skin = replace(skin, mean=skin.mean * _UNIT, scale=skin.scale * _UNIT)
         return completed(skin, seen.weight, prior.triangles, colours), light
 

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
-from models.avatar.linear import Linear, Smoother, regress
+from models.avatar.linear import POSE_HOLD, Linear, Smoother, regress
 from models.avatar.mesh_colours import MeshColours, gather
 from models.avatar.render import surface_opacity
 from models.avatar.shape import AvatarHead, posed_shell
@@ -182,6 +182,7 @@ def learn_outer(
     shell: Shell,
     swell: Linear,
     samples: MeshColours,
+    moves: bool = True,
 ) -> tuple[Scene, Linear, Linear]:
     """The scene, the halo's colours and its opacity.
 
@@ -189,6 +190,7 @@ def learn_outer(
         smoother: of the footage's frames.
         shifts: V x 3 of every frame.
         samples: the halo's.
+        moves: whether the scene moves with the pose.
     """
     camera, count = footage.person.camera, len(footage)
     height, width = footage.size
@@ -209,7 +211,7 @@ def learn_outer(
         head = cv2.dilate(footage.mattes[k], np.ones((5, 5), np.uint8)) / np.float32(255) * above
         behind[k] = np.round(255 * (1 - np.maximum(np.maximum(halo, head), opacity)))
         told[k] = np.round(255 * (1 - opacity))
-    scene = learn_scene(footage.images, footage.mattes, behind, smoother)
+    scene = learn_scene(footage.images, footage.mattes, behind, smoother, moves)
     del behind
     colour, veil = np.zeros((count, len(samples), 3), np.uint8), np.zeros((count, len(samples), 1), np.uint8)
     of_colour, of_veil = np.zeros((2, count, len(samples)), np.uint8)
@@ -230,8 +232,8 @@ def learn_outer(
         of_veil[k] = np.round(cosines * bare)
         # what is half background has no colour of its own
         of_colour[k] = np.round(cosines * bare * (seen[:, 5] / np.float32(255)))
-    halo = completed(regress(colour, of_colour, smoother, HALO_RANK, hold=True), of_colour, shell.triangles, samples)
-    opacity = regress(veil, of_veil, Smoother.of(smoother.kernel, _VEIL_RIDGE), VEIL_RANK, hold=True)
+    halo = completed(regress(colour, of_colour, smoother, HALO_RANK, hold=POSE_HOLD), of_colour, shell.triangles, samples)
+    opacity = regress(veil, of_veil, Smoother.of(smoother.kernel, _VEIL_RIDGE), VEIL_RANK, hold=POSE_HOLD)
     # what was hardly ever seen is opaque: a head has no holes
     doubt = _DOUBT * count / (of_veil.sum(0, dtype=np.float32) / 255 + _DOUBT * count)
     opacity = replace(opacity, mean=(opacity.mean + doubt * (255 - opacity.mean)).astype(np.float32))

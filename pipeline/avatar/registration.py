@@ -10,7 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from models.avatar.linear import Linear, Smoother, regress
+from models.avatar.linear import CODE_HOLD, Linear, Smoother, regress
 from models.avatar.mesh_colours import MeshColours
 from models.avatar.render import AvatarRenderer, surface_opacity
 from models.avatar.shape import AvatarHead
@@ -58,7 +58,7 @@ def register(
         left[k] = across(flow[k] - np.einsum("vai,vi->va", jacobian, lift), shape.posed(code, camera)[0], code, camera)
         if before[k] is not None:
             left[k] += before[k]
-    return lift, regress(left, np.round(255 * np.clip(sure, 0, 1)).astype(np.uint8), smoother, SHIFT_RANK)
+    return lift, regress(left, np.round(255 * np.clip(sure, 0, 1)).astype(np.uint8), smoother, SHIFT_RANK, hold=CODE_HOLD)
 
 
 def register_shell(footage: Footage, renderer: AvatarRenderer, smoother: Smoother) -> tuple[np.ndarray, Linear]:

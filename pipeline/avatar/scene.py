@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit, prange
 
 from models.avatar.avatar import motion_shape
-from models.avatar.linear import Linear, Smoother, regress
+from models.avatar.linear import POSE_HOLD, Linear, Smoother, regress
 from models.raster.cpu import PARALLEL
 from pipeline.surface_flow import flow_search
 
@@ -36,13 +36,14 @@ class Scene(NamedTuple):
     change: Linear
 
 
-def learn_scene(images: np.ndarray, mattes: np.ndarray, behind: np.ndarray, smoother: Smoother) -> Scene:
+def learn_scene(images: np.ndarray, mattes: np.ndarray, behind: np.ndarray, smoother: Smoother, moves: bool = True) -> Scene:
     """The scene of N frames.
 
     Args:
         images: N x H x W x 3 uint8 sRGB; mattes: N x H x W uint8, 255 on people.
         behind: N x H x W uint8, 255 where a frame shows the scene.
         smoother: of the frames, by pose.
+        moves: False: it stays where it is, whatever the head does.
     """
     count, height, width = behind.shape
     rows, columns = motion_shape(height, width)
@@ -54,7 +55,9 @@ def learn_scene(images: np.ndarray, mattes: np.ndarray, behind: np.ndarray, smoo
     expected = lambda k: motion.blend(smoother.kernel[k, chosen]).reshape(rows, columns, 2)
     picture = _mean(zip(images[chosen], behind[chosen]), (height, width), len(chosen))
     for shown in (chosen, range(count)):
-        moved = np.stack([_moved(search, picture, images[k], mattes[k], behind[k]) for k in chosen])
+        moved = np.zeros((len(chosen), rows, columns, 2), np.float32)
+        for flow, k in zip(moved, chosen if moves else ()):
+            flow[:] = _moved(search, picture, images[k], mattes[k], behind[k])
         everywhere = np.full((len(chosen), rows * columns), 255, np.uint8)
         motion = regress(moved.reshape(len(chosen), -1, 2), everywhere, by_pose, MOTION_RANK)
         back = ((_inverse(expected(k), cell), np.dstack([images[k], behind[k]])) for k in shown)
@@ -66,7 +69,7 @@ def learn_scene(images: np.ndarray, mattes: np.ndarray, behind: np.ndarray, smoo
     for k, image in enumerate(images):
         change[k] = cv2.resize(image - _sampled(picture, expected(k)), low, interpolation=cv2.INTER_AREA)
         weight[k] = cv2.resize(behind[k], low, interpolation=cv2.INTER_AREA)
-    changes = regress(change.reshape(count, -1, 3), weight.reshape(count, -1), smoother, SCENE_RANK, hold=True)
+    changes = regress(change.reshape(count, -1, 3), weight.reshape(count, -1), smoother, SCENE_RANK, hold=POSE_HOLD)
     mixing = np.zeros((count, motion.mixing.shape[1]), np.float32)
     mixing[chosen] = motion.mixing
     motion = replace(motion, mixing=mixing)

@@ -21,6 +21,7 @@ from models.avatar.space import SIZE, CodeSpace
 from models.code import Camera, FaceCode, Person
 from models.errors import ModelError
 from models.portrait.shade import facing
+from models.prior.face import EXPRESSIONS
 from models.raster.cpu import interpolate, rasterise
 from tests.conftest import expression, turned
 
@@ -115,7 +116,7 @@ def test_a_held_regression_does_not_overshoot():
     values = np.full((41, 2, 1), 100.0) + 30 * codes[..., None] * np.array([[1.0], [-1.0]])
     everywhere = np.full((41, 2), 255, np.uint8)
     smoother = Smoother.of(1 + codes @ codes.T, 1e-6)
-    free, held = (regress(values, everywhere, smoother, 1, hold=hold) for hold in (False, True))
+    free, held = (regress(values, everywhere, smoother, 1, hold=hold) for hold in (None, 5.0))
     ask = lambda layer, at: layer.blend(1 + np.array([at]) @ codes.T)
     for at in (-0.8, 0.0, 0.8):
         np.testing.assert_array_equal(ask(held, at), ask(free, at))
@@ -178,6 +179,27 @@ def test_codes_beyond_what_was_learned_are_drawn_to_it():
     assert kernel == pytest.approx(kernel.T) and np.linalg.eigvalsh(kernel).min() > -1e-9
     middle = space.middle
     assert space.place(middle)[52:] == pytest.approx(np.zeros(10), abs=0.01)
+
+
+def test_a_jaw_opens_no_farther_than_is_known_of_it(prior, avatar):
+    codes = codes_of()
+    space, jaw = CodeSpace.of(codes), EXPRESSIONS.index("jawOpen")
+    for code in codes:
+        assert space.drawn_in(code).expression == pytest.approx(code.expression, abs=1e-9)
+    seen = [code.expression[jaw] for code in codes]
+    asked = replace(codes[0], expression=expression(jawOpen=1.0, eyeLookDownLeft=0.9))
+    drawn = space.drawn_in(asked)
+    assert max(seen) < drawn.expression[jaw] <= max(seen) + 0.26 * (max(seen) - min(seen))
+    looks = [k for k, name in enumerate(EXPRESSIONS) if name.startswith("eyeLook")]
+    assert (drawn.expression[looks] == asked.expression[looks]).all()
+    assert drawn.gaze is asked.gaze and drawn.rotation is asked.rotation and drawn.translation is asked.translation
+    # the surface itself stays in reach, not its colours alone
+    own, space = avatar.person.camera, avatar.space
+    shift = avatar.shift.blend(space.nearness(space.place(space.drawn_in(asked)))).reshape(-1, 3)
+    renderer = AvatarRenderer(avatar, prior)
+    expected, _ = renderer.shape.posed(space.drawn_in(asked), own, shift)
+    np.testing.assert_allclose(renderer.layers(asked).posed, expected, atol=1e-6)
+    assert np.abs(renderer.shape.posed(asked, own, shift)[0] - expected).max() > 0.002
 
 
 def test_the_shell_is_a_sphere_of_directions():

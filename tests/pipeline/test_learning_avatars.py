@@ -289,6 +289,8 @@ def test_a_torso_that_follows_the_head_is_learned_sharp():
         np.testing.assert_allclose(middle.mean((0, 1)) - scene.motion.mean.reshape(rows, columns, 2)[15:18, 5:11].mean((0, 1)),
                                    -pose * np.array([5.0, 2.0]), atol=1.0)  # fmt: skip
         assert np.abs(motion[:4]).max() < 0.5  # the wall stays
+    still = learn_scene(images, mattes, behind, Smoother.of(kernel, 1e-3), moves=False)
+    assert not still.motion.blend(1 + 0.9 * poses).any()
     inside = np.s_[125:150, 35:95]
     blurred = images[:, *inside].mean(0)
     for k in (np.argmin(poses), np.argmax(poses)):
