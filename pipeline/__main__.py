@@ -167,9 +167,10 @@ def _track(command: Track) -> tuple[dict, str]:
 def _learn_avatar(command: LearnAvatar) -> tuple[dict, str]:
     from models.prior.face import load_prior
     from pipeline.avatar.learning import LearningSettings, learn_avatar
+    from pipeline.device import choose_device
     from pipeline.progress import TerminalProgress
 
-    _device(command.device)
+    device = choose_device(_device(command.device))
     settings = LearningSettings(
         minutes=_in_range("--minutes", command.minutes, 0.05, 1000), holdout=_in_range("--holdout", command.holdout, 0, 0.9),
         turns=int(_in_range("--turns", command.turns, 0, 10)), bases=int(_in_range("--bases", command.bases, 1, 40)),
@@ -178,7 +179,7 @@ def _learn_avatar(command: LearnAvatar) -> tuple[dict, str]:
     with TerminalProgress() as progress:
         report = learn_avatar(
             command.input, command.output, load_prior(), settings, progress, lambda line: print(line, flush=True),
-            resume=command.resume,
+            resume=command.resume, device=device,
         )  # fmt: skip
     seconds = report["seconds_tracking"] + report["seconds_learning"]
     line = f"{report['output']}: {report['bytes'] / 1e6:.1f} MB, {report['width']}x{report['height']}, "

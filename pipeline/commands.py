@@ -105,7 +105,7 @@ class LearnAvatar:
     output: str
     """Avatar to write: NAME.avatar."""
     minutes: float = 5.0
-    """Time to learn, after tracking; what is best by then is kept."""
+    """Time to learn, tracking included (half of it after tracking, where that takes long); what is best by then is kept."""
     resume: bool = False
     """Go on with a learning that was stopped (by --minutes or Ctrl-C), from what lies beside --output, without tracking again."""
     holdout: float = 0.0
@@ -117,7 +117,7 @@ class LearnAvatar:
     bases: int = 24
     """That the skin's colours are blended from."""
     device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
-    """Where to learn; so far the CPU whatever is asked."""
+    """Where colours and motion are solved for; tracking and optical flow stay on the CPU."""
     json: str | None = None
     """Report to write."""
 

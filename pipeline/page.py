@@ -140,6 +140,10 @@ class Page:
             items.append((small, "built-in portrait" if name == BUILTIN else Path(name).name))
         return items
 
+    def gallery(self, names: list[str]):
+        """The gallery with the newest source, which is the chosen one, framed."""
+        return gr.update(value=self.items(names), selected_index=len(names) - 1)
+
     def add_source(self, file: str | None, names: list[str]):
         """A visitor's own portrait joins the gallery and is chosen."""
         if file is None:
@@ -149,7 +153,7 @@ class Page:
         except (MediaError, ModelError, Refusal) as error:
             raise gr.Error(_shown(error, file), duration=12, print_exception=False) from None
         names = [*names, file]
-        return names, self.items(names), file
+        return names, self.gallery(names), file
 
     def reenact(self, name: str, driver: str | None, pose: str, gain: float, audio: str, person: float, progress=gr.Progress()):
         """The Video tab's button."""
@@ -197,7 +201,7 @@ class Page:
         words = f"Learned in {curve[-1].seconds:.0f} s, {curve[-1].psnr:.1f} dB over the head on frames learned from. "
         words += "It is chosen above: drive it in the Video or the Live tab."
         names = [*names, str(output)]
-        yield gr.skip(), gr.skip(), words, str(output), names, self.items(names), str(output), [*made, str(folder)]
+        yield gr.skip(), gr.skip(), words, str(output), names, self.gallery(names), str(output), [*made, str(folder)]
 
     @staticmethod
     def shown(made: str | None) -> None:
@@ -258,6 +262,10 @@ def _plotted(curve: list[Stage]) -> Figure:
     figure = Figure(figsize=(5, 2.2), layout="constrained")
     axes = figure.subplots()
     axes.plot([stage.seconds for stage in curve], [stage.psnr for stage in curve], "o-", color="#6366f1")
+    if not curve:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "How well it is learned is drawn here.", ha="center", color="#6b7280")
+        return figure
     axes.set(xlabel="seconds", ylabel="dB over the head", xlim=(0, None))
     axes.grid(alpha=0.3)
     return figure

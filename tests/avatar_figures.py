@@ -22,6 +22,7 @@ from pipeline.avatar.evaluation import ALIGNED, AVATAR, NEAREST, ONE_SHOT, evalu
 from pipeline.avatar.footage import Footage, footage_of, read_clips
 from pipeline.avatar.learning import Learner, LearningSettings, learn_avatar
 from pipeline.avatar.regions import chin_of, head_region, hull
+from pipeline.device import choose_device
 from pipeline.evaluation import EYES, LIPS, psnr
 from pipeline.tracking import track
 
@@ -46,7 +47,14 @@ def held_out(media: Path, row, head) -> None:
     for name in CLIPS:
         path = folder / f"{Path(name).stem}.avatar"
         begun = perf_counter()
-        learned = learn_avatar([str(media / name)], path, prior, LearningSettings(holdout=HOLDOUT), say=lambda line: None)
+        learned = learn_avatar(
+            [str(media / name)],
+            path,
+            prior,
+            LearningSettings(holdout=HOLDOUT),
+            say=lambda line: None,
+            device=choose_device("auto"),
+        )
         seconds = perf_counter() - begun
         report = evaluate_avatar(path, str(media / name), prior, learned["first_held_out"][0], sheet=path.with_suffix(".png"))
         ours, easy = report["methods"][AVATAR], report["methods"]

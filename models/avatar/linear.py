@@ -66,17 +66,18 @@ def _blend(mean, basis, weights, out):
 
 @dataclass(frozen=True, eq=False)
 class Smoother:
-    """The regression's own matrices for one set of examples: `solve` A, `fit` K A."""
+    """The regression's own matrices for one set of examples: `solve` A, `fit` K A; and the device to regress on."""
 
     kernel: np.ndarray
     solve: np.ndarray
     fit: np.ndarray
+    device: str = "cpu"
 
     @classmethod
-    def of(cls, kernel: np.ndarray, ridge: float = RIDGE) -> Smoother:
+    def of(cls, kernel: np.ndarray, ridge: float = RIDGE, device: str = "cpu") -> Smoother:
         level = ridge * np.trace(kernel) / len(kernel)
         solve = np.linalg.inv(kernel + level * np.eye(len(kernel)))
-        return cls(kernel, solve, (kernel @ solve).astype(np.float32))
+        return cls(kernel, solve, (kernel @ solve).astype(np.float32), device)
 
 
 def regress(
@@ -97,8 +98,28 @@ def regress(
     Returns: a `Linear` of P = S C values.
     """
     count, places, channels = values.shape
-    fit = smoother.fit
     importance = np.ones(places, np.float32) if importance is None else importance.astype(np.float32)
+    rank = int(min(rank, count))
+    if smoother.device == "cpu":
+        mean, basis, mixing = _solve(values, weight, smoother, rank, importance, rounds)
+    else:
+        from models.avatar import linear_torch
+
+        mean, basis, mixing = linear_torch.solve(
+            values, weight, smoother.fit, smoother.solve, rank, importance, rounds, smoother.device
+        )
+    scale = np.maximum(np.abs(basis).max(1), 1e-9) / 127
+    coded = np.round(basis / scale[:, None]).astype(np.int8)
+    within = unheld(rank) if hold is None else np.percentile(smoother.kernel @ mixing, [hold, 100 - hold], axis=0)
+    return Linear(mean.ravel(), coded, scale.astype(np.float32), mixing.astype(np.float32), within.astype(np.float32))
+
+
+def _solve(
+    values: np.ndarray, weight: np.ndarray, smoother: Smoother, rank: int, importance: np.ndarray, rounds: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """S x C means, r x (S C) bases and N x r mixing."""
+    count, places, channels = values.shape
+    fit = smoother.fit
     mean = np.empty((places, channels), np.float32)
     kept = np.empty((count, places * channels), np.int16)
     unit = np.empty(places, np.float32)  # of what is kept
@@ -121,7 +142,6 @@ def regress(
         power += important @ y.T
     # the fit's own Gram matrix, and its leading left vectors
     energy, left = np.linalg.eigh(fit @ power @ fit.T)
-    rank = int(min(rank, count))
     energy, left = np.maximum(energy[::-1][:rank], 1e-12), left[:, ::-1][:, :rank]
     # bases without the importance: least squares of the fit on the leading left vectors
     onto = (left.T @ fit).astype(np.float32)
@@ -131,10 +151,7 @@ def regress(
         part = slice(first, min(first + _CHUNK // channels, places))
         columns = slice(part.start * channels, part.stop * channels)
         basis[:, columns] = onto @ kept[:, columns].astype(np.float32) * np.repeat(unit[part], channels)
-    scale = np.maximum(np.abs(basis).max(1), 1e-9) / 127
-    coded = np.round(basis / scale[:, None]).astype(np.int8)
-    within = unheld(rank) if hold is None else np.percentile(smoother.kernel @ mixing, [hold, 100 - hold], axis=0)
-    return Linear(mean.ravel(), coded, scale.astype(np.float32), mixing.astype(np.float32), within.astype(np.float32))
+    return mean, basis, mixing
 
 
 def unheld(rank: int) -> np.ndarray:

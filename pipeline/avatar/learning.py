@@ -46,6 +46,7 @@ _MOUTH_REACH, _EYE_REACH = 0.036, 0.026  # metres
 _UNIT = np.float32(1 / 64)  # of colours without their light: whole codes would round, and 256 of them are too few
 _FEW = 96  # frames of the first avatar and of the correction's first turn
 _JUDGED = 24  # frames the curve is taken on
+_TURN_AND_LAST = 4.0  # times a stage's time that one more turn and the last stage take
 _INSIDE = ("lips", "mouth_interior", "teeth", "tongue")
 _OF_EYES = ("eyelids", "eyeballs", "eye_socket")
 
@@ -55,9 +56,9 @@ class LearningSettings:
     """How to learn.
 
     Attributes:
-        minutes: the most that learning may take after tracking.
+        minutes: the most that learning may take, tracking included; of a clip that takes long to track, half of it after that.
         holdout: share of the clip's end that nothing is learned from.
-        turns: of the joint correction; 0 takes the tracker at its word.
+        turns: of the joint correction, at most; 0 takes the tracker at its word.
         bases: that the skin's colours are blended from.
         halo: whether hair, ears and neck beyond the mesh get a layer of their own.
         light: whether a rule of light that all skin shares tells how it brightens as the head turns.
@@ -103,13 +104,14 @@ class Learner:
 
     def __init__(
         self, footage: Footage, prior: AnnyPrior, settings: LearningSettings = LearningSettings(), origin: dict | None = None,
-        known: Geometry | None = None,
+        known: Geometry | None = None, device: str = "cpu",
     ):  # fmt: skip
         """Args:
         known: what a stopped learning goes on from.
+        device: where colours and motion are regressed; the rest is the CPU's.
         """
         self.footage, self.prior, self.settings = footage, prior, settings
-        self.origin = origin or {}
+        self.origin, self.device = origin or {}, device
         person = footage.person
         self.space = CodeSpace.of(footage.codes)
         head = Head(prior, person)
@@ -128,15 +130,23 @@ class Learner:
         self.colours = MeshColours.spaced(head.neutral, prior.triangles, spacing, _MOST_SAMPLES)
         around = np.full(len(self.shell.triangles), _AROUND_SPACING * pixel)
         self.around = MeshColours.spaced(self.shell.vertices, self.shell.triangles, around, _MOST_AROUND)
+        self.area = sample_areas(self.colours, head.neutral, prior.triangles)
         self.importance = self._importance()
 
-    def stages(self, listen: Listener = silent) -> Iterator[tuple[Avatar, int]]:
+    def stages(
+        self, listen: Listener = silent, in_time: Callable[[float], bool] = lambda seconds: True
+    ) -> Iterator[tuple[Avatar, int]]:
         """Yields better and better avatars, and how many frames each saw: a first one from few frames and the tracker's word,
-        one after each turn of the joint correction, and one from all frames."""
-        few, most = self.footage.some(_FEW), self.settings.turns
+        one after each turn of the joint correction, and one from all frames.
+
+        Args:
+            in_time: whether there is time for so many seconds of work: a turn that leaves none for the last stage is left out.
+        """
+        few, most, begun = self.footage.some(_FEW), self.settings.turns, perf_counter()
         if self.swell is None:
             yield self._avatar(few), len(few)
-        while self.turns < most:
+        while self.turns < most and in_time(_TURN_AND_LAST * (perf_counter() - begun)):
+            begun = perf_counter()
             self._correct(self.footage.some(_FEW * (self.turns + 1)))
             avatar = self._avatar(few)
             self._correct_shell(few, avatar)
@@ -154,7 +164,8 @@ class Learner:
         """The space with the footage's frames as its examples; the regression by the whole code, and by the pose."""
         examples = np.stack([self.space.place(code) for code in footage.codes])
         space = replace(self.space, examples=examples)
-        return space, Smoother.of(space.nearness(examples)), Smoother.of(space.pose_nearness(examples), POSE_RIDGE)
+        by_code = Smoother.of(space.nearness(examples), device=self.device)
+        return space, by_code, Smoother.of(space.pose_nearness(examples), POSE_RIDGE, self.device)
 
     def _correct(self, footage: Footage) -> None:
         space, smoother, _ = self._smoothers(footage)
@@ -193,8 +204,7 @@ class Learner:
         prior, colours, camera = self.prior, self.colours, footage.person.camera
         seen = look(footage.images, footage.codes, camera, self.shape, colours, shifts)
         posed = [self.shape.posed(code, camera, shift)[0] for code, shift in zip(footage.codes, shifts)]
-        area = sample_areas(colours, self.shape.head.neutral, prior.triangles)
-        light = learn_light(seen, posed, colours, area, self.shape.opacity, prior)
+        light = learn_light(seen, posed, colours, self.area, self.shape.opacity, prior)
         if not self.settings.light:
             light = np.zeros_like(light)
         lighting = Lighting(self.shape, self.space, light)
@@ -210,7 +220,6 @@ class Learner:
     def _importance(self) -> np.ndarray:
         """S: a sample's area, more in the mouth and around the eyes."""
         prior, neutral, settings = self.prior, self.shape.head.neutral, self.settings
-        area = sample_areas(self.colours, neutral, prior.triangles)
         corners = neutral[prior.triangles[self.colours.triangle]]
         place = np.einsum("sk,skc->sc", self.colours.barycentric, corners)
         points = prior.at_landmarks(neutral)
@@ -220,7 +229,7 @@ class Learner:
         eyes = of(_OF_EYES)
         for ends in _EYE_RINGS:
             eyes |= np.linalg.norm((place - points[list(ends)].mean(0)) * [1, 1.2, 0.7], axis=1) < _EYE_REACH
-        return area * np.where(eyes, settings.eyes, np.where(mouth, settings.mouth, 1.0))
+        return self.area * np.where(eyes, settings.eyes, np.where(mouth, settings.mouth, 1.0))
 
 
 def _carried(linear: Linear, of: CodeSpace, to: CodeSpace, nearness: Callable) -> Linear:
@@ -241,7 +250,7 @@ def _spacing(prior: AnnyPrior, pixel: float, opacity: np.ndarray) -> np.ndarray:
 def learn_avatar(
     inputs: Sequence[str], output: str | Path, prior: AnnyPrior, settings: LearningSettings = LearningSettings(),
     listen: Listener = silent, say: Callable[[str], None] = print, watch: Callable[[Stage], None] = ignored,
-    resume: bool = False,
+    resume: bool = False, device: str = "cpu",
 ) -> dict:  # fmt: skip
     """Learns an avatar from videos of one person into `output` (.avatar); returns a report.
 
@@ -250,6 +259,7 @@ def learn_avatar(
 
     Args:
         resume: go on from there, without tracking again.
+        device: as of `Learner`.
 
     Raises:
         MediaError, Refusal, ModelError: one line; an avatar that was there before stays as it was.
@@ -275,9 +285,10 @@ def learn_avatar(
     origin = {
         "clips": [Path(name).name for name in inputs], "frames": len(footage), "holdout": settings.holdout,
         "turns": settings.turns, "bases": settings.bases, "halo": settings.halo,
+        "light": settings.light, "sway": settings.sway,
     }  # fmt: skip
     curve = [] if before is None else before.curve
-    learner = Learner(footage, prior, settings, origin, None if before is None else before.geometry)
+    learner = Learner(footage, prior, settings, origin, None if before is None else before.geometry, device)
     # what is judged is a part of what may be learned from: nothing that is held out is ever looked at
     judged = footage.some(_JUDGED)
     best = -np.inf
@@ -285,8 +296,9 @@ def learn_avatar(
         best = _head_psnr(load_avatar(output, prior), judged, prior)[0]
     say("seconds | frames | head, dB on frames learned from")
     stopped = False
+    limit = max(started + 60 * settings.minutes, tracked + 30 * settings.minutes)
     try:
-        for avatar, learned_from in learner.stages(listen):
+        for avatar, learned_from in learner.stages(listen, lambda seconds: perf_counter() + seconds < limit):
             reached, drawn = _head_psnr(avatar, judged, prior)
             stage = Stage(perf_counter() - begun, learned_from, reached, judged.images[len(judged) // 2], drawn)
             curve.append({"seconds": stage.seconds, "frames": stage.frames, "psnr_head_seen": stage.psnr})
@@ -300,7 +312,7 @@ def learn_avatar(
                 break
             seconds = perf_counter() - begun
             Unfinished(marks(clips), fixed, kept, warnings, seconds, curve, learner.geometry(), footage).save(aside)
-            if perf_counter() - tracked > 60 * settings.minutes:
+            if perf_counter() > limit:
                 break
     except KeyboardInterrupt:
         if best == -np.inf:
@@ -309,8 +321,8 @@ def learn_avatar(
     return {
         "output": str(output), "bytes": output.stat().st_size, "frames": len(footage), "first_held_out": kept,
         "width": footage.size[1], "height": footage.size[0], "seconds_tracking": tracked - started,
-        "seconds_learning": perf_counter() - tracked, "curve": curve, "warnings": warnings, "stopped": stopped,
-        "unfinished": str(aside) if aside.exists() else None,
+        "seconds_learning": perf_counter() - tracked, "turns": learner.turns, "curve": curve, "warnings": warnings,
+        "stopped": stopped, "unfinished": str(aside) if aside.exists() else None,
     }  # fmt: skip
 
 

@@ -233,7 +233,7 @@ def learn_outer(
         # what is half background has no colour of its own
         of_colour[k] = np.round(cosines * bare * (seen[:, 5] / np.float32(255)))
     halo = completed(regress(colour, of_colour, smoother, HALO_RANK, hold=POSE_HOLD), of_colour, shell.triangles, samples)
-    opacity = regress(veil, of_veil, Smoother.of(smoother.kernel, _VEIL_RIDGE), VEIL_RANK, hold=POSE_HOLD)
+    opacity = regress(veil, of_veil, Smoother.of(smoother.kernel, _VEIL_RIDGE, smoother.device), VEIL_RANK, hold=POSE_HOLD)
     # what was hardly ever seen is opaque: a head has no holes
     doubt = _DOUBT * count / (of_veil.sum(0, dtype=np.float32) / 255 + _DOUBT * count)
     opacity = replace(opacity, mean=(opacity.mean + doubt * (255 - opacity.mean)).astype(np.float32))

@@ -51,7 +51,7 @@ def learn_scene(images: np.ndarray, mattes: np.ndarray, behind: np.ndarray, smoo
     search = flow_search()
     # a few numbers of motion are known from fewer frames
     chosen = np.unique(np.linspace(0, count - 1, min(count, _LOOKS)).round().astype(int))
-    by_pose = Smoother.of(smoother.kernel[np.ix_(chosen, chosen)], _MOTION_RIDGE)
+    by_pose = Smoother.of(smoother.kernel[np.ix_(chosen, chosen)], _MOTION_RIDGE, smoother.device)
     expected = lambda k: motion.blend(smoother.kernel[k, chosen]).reshape(rows, columns, 2)
     picture = _mean(zip(images[chosen], behind[chosen]), (height, width), len(chosen))
     for shown in (chosen, range(count)):

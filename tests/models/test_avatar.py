@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from models import tensors as tensors_module
+from models.avatar import linear, linear_torch
 from models.avatar.avatar import FORMAT, LARGEST, Avatar, is_avatar, load_avatar
 from models.avatar.lighting import MOST, Lighting, take_out
 from models.avatar.linear import Linear, Smoother, regress
@@ -109,6 +110,41 @@ def test_the_regression_finds_what_is_linear():
     less = regress(values, everywhere, smoother, 2)
     error = [np.abs(one.blend(fresh @ codes.T) - wanted).mean() for one in (less, full)]
     assert error[0] > 4 * error[1] and len(less.scale) == 2
+
+
+def the_same_blends(a: Linear, b: Linear, kernel: np.ndarray) -> None:
+    """Bases may differ in sign and by a step of their eight bits."""
+    apart = [np.abs(a.blend(near) - b.blend(near)) for near in kernel]
+    assert np.mean(apart) < 0.05 and np.max(apart) < 1.0
+    assert np.abs(a.mean - b.mean).max() < 1e-2
+
+
+def half_seen() -> tuple[np.ndarray, np.ndarray, np.ndarray, Smoother]:
+    """Values, how well they are seen, their importance, and a smoother."""
+    codes, values, _, _ = linear_world()
+    rng = np.random.default_rng(5)
+    weight = np.where(rng.random(values.shape[:2]) < 0.3, 0, rng.integers(90, 256, values.shape[:2])).astype(np.uint8)
+    weight[2:, :5] = 0  # hardly ever seen
+    return values, weight, rng.uniform(0.2, 4.0, values.shape[1]), Smoother.of(1 + codes @ codes.T, 1e-2)
+
+
+def test_torch_regresses_as_numba_does():
+    values, weight, importance, smoother = half_seen()
+    wanted = regress(values, weight, smoother, 3, importance, rounds=2, hold=2.0)
+    found = linear_torch.solve(values, weight, smoother.fit, smoother.solve, 3, importance.astype(np.float32), 2, "cpu")
+    given = linear._solve(values, weight, smoother, 3, importance.astype(np.float32), 2)
+    told = [smoother.kernel @ mixing @ basis + mean.ravel() for mean, basis, mixing in (found, given)]
+    assert np.abs(told[0] - told[1]).max() < 0.05 and np.ptp(told[0] - found[0].ravel()) > 5
+    assert np.abs(told[0] - np.stack([wanted.blend(near) for near in smoother.kernel])).mean() < 0.5
+
+
+@pytest.mark.cuda
+def test_a_gpu_regresses_as_numba_does():
+    values, weight, importance, smoother = half_seen()
+    there = replace(smoother, device="cuda")
+    for seen in (weight, np.full_like(weight, 255)):
+        a, b = (regress(values, seen, one, 3, importance, hold=2.0) for one in (smoother, there))
+        the_same_blends(a, b, smoother.kernel)
 
 
 def test_a_held_regression_does_not_overshoot():

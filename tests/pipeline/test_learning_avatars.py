@@ -251,6 +251,26 @@ def test_the_halo_carries_what_is_beyond_the_face(shots, avatar, prior):
     assert reached(avatar, prior, shots[1]) > reached(bare, prior, shots[1]) + 1
 
 
+def test_what_torch_learns_is_as_good(shots, avatar, prior):
+    """Its own path on the CPU: what a GPU runs."""
+    learner = Learner(shots[0], prior, LearningSettings(), device="cpu:0")
+    *_, (last, _) = learner.stages()
+    assert abs(reached(last, prior, shots[1]) - reached(avatar, prior, shots[1])) < 0.1
+
+
+def test_a_turn_that_leaves_no_time_is_left_out(shots, prior):
+    asked = []
+
+    def in_time(seconds: float) -> bool:
+        asked.append(seconds)
+        return False
+
+    learner = Learner(shots[0], prior, LearningSettings())
+    seen = [frames for _, frames in learner.stages(in_time=in_time)]
+    assert seen == [len(shots[0].some(96)), len(shots[0])] and learner.finished and learner.turns == 0
+    assert len(asked) == 1 and asked[0] > 0
+
+
 def test_more_bases_tell_more(shots, prior):
     """Of a head whose colours follow jaw, lids and smile, each in its own way; a turning head's shade is the light's."""
     train = shots[0]

@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 
+from capture.photo import write_photo
 from tests.conftest import Synthetic, expression, turned, write_clip
 
 pytestmark = pytest.mark.browser
@@ -123,6 +124,15 @@ def test_a_driving_video_gives_a_result(page, performer, tmp_path):
     page.click("#video-start")
     wait_until(lambda: "24 frames" in page.inner_text("#video-status"), 120)
     wait_until(lambda: page.evaluate("document.querySelector('#video-output video')?.currentSrc") != first)
+
+
+def test_an_own_portrait_joins_the_gallery_and_is_framed(page, performer, tmp_path):
+    framed = "[...document.querySelectorAll('#source-gallery button.thumbnail-item')].map(b => b.classList.contains('selected'))"
+    assert page.evaluate(framed) == [True]
+    photo = tmp_path / "mine.png"
+    write_photo(photo, performer[0])
+    page.set_input_files("#source-upload input[type=file]", str(photo))
+    wait_until(lambda: page.evaluate(framed) == [False, True], 60)
 
 
 def test_a_video_without_a_face_is_refused_in_words(page, tmp_path):
