@@ -218,8 +218,9 @@ def test_the_page_takes_an_avatar(learned_file, prior, tmp_path):
     from pipeline.page import Page
 
     page = Page(prior)
-    names, items, chosen = page.add_source(str(learned_file), [BUILTIN])
-    assert chosen == str(learned_file) == names[-1] and items[-1][1] == "person.avatar"
+    names, gallery, chosen = page.add_source(str(learned_file), [BUILTIN])
+    items = gallery["value"]
+    assert chosen == str(learned_file) == names[-1] and items[-1][1] == "person.avatar" and gallery["selected_index"] == 1
     assert items[-1][0].shape == (256, 256, 3) and items[-1][0].std() > 20
     bad = tmp_path / "bad.avatar"
     bad.write_bytes(learned_file.read_bytes()[:5000])
@@ -242,8 +243,8 @@ def test_the_page_shows_an_avatar_learning(clip, prior, monkeypatch):
     assert psnr(float(((pictures[-1][:, 320:].astype(float) - pictures[-1][:, :320]) ** 2).mean())) > 22
     words = [one[2] for one in told]
     assert any(w.startswith("Track: ") for w in words) and "It is chosen above" in words[-1]
-    _, _, _, file, names, items, chosen, folders = told[-1]
-    assert chosen == file == names[-1] and items[-1][1] == "person.avatar"
+    _, _, _, file, names, gallery, chosen, folders = told[-1]
+    assert chosen == file == names[-1] and gallery["value"][-1][1] == "person.avatar" and gallery["selected_index"] == 1
     assert load_avatar(file, prior).height == 320
     module._removed(folders)
     assert not Path(file).exists()
