@@ -264,7 +264,7 @@ def _plotted(curve: list[Stage]) -> Figure:
     axes.plot([stage.seconds for stage in curve], [stage.psnr for stage in curve], "o-", color="#6366f1")
     if not curve:
         axes.set_axis_off()
-        axes.text(0.5, 0.5, "How well it is learned is drawn here.", ha="center", color="#6b7280")
+        figure.text(0.5, 0.5, "How well it is learned is drawn here.", ha="center", color="#6b7280")
         return figure
     axes.set(xlabel="seconds", ylabel="dB over the head", xlim=(0, None))
     axes.grid(alpha=0.3)
