@@ -11,14 +11,14 @@ _CHUNK = 3 << 17  # columns at once
 
 @torch.inference_mode()
 def solve(
-    values: np.ndarray, weight: np.ndarray, fit: np.ndarray, onto: np.ndarray, rank: int, importance: np.ndarray, rounds: int,
+    values: np.ndarray, weight: np.ndarray, fit: np.ndarray, inverse: np.ndarray, rank: int, importance: np.ndarray, rounds: int,
     device: str,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """The regression's mean (S x C float32), bases (r x (S C) float32), and mixing (N x r float64).
 
     Args:
         values, weight, importance, rounds: as of `regress`.
-        fit, onto: N x N, the smoother's `fit` and `solve`.
+        fit, inverse: N x N, the smoother's `fit` and `solve`.
     """
     there = torch.device(device)
     send = lambda array, kind: torch.from_numpy(np.ascontiguousarray(array)).to(there).to(kind)
@@ -43,7 +43,7 @@ def solve(
     energy, left = torch.linalg.eigh(whole @ power @ whole.T)
     energy, left = energy.flip(0)[:rank].clamp(min=1e-12), left.flip(1)[:, :rank]
     down = left.T @ whole
-    mixing = send(onto, torch.float64) @ (power @ down.T / energy)
+    mixing = send(inverse, torch.float64) @ (power @ down.T / energy)
     basis = torch.cat([down.float() @ y for y in kept], 1)
     return torch.cat(means).cpu().numpy(), basis.cpu().numpy(), mixing.cpu().numpy()
 
