@@ -105,7 +105,7 @@ class LearnAvatar:
     output: str
     """Avatar to write: NAME.avatar."""
     minutes: float = 5.0
-    """Time to learn, tracking included (half of it after tracking, where that takes long); what is best by then is kept."""
+    """After which no stage is begun, tracking included (half of it remains after a long tracking); what is best is kept."""
     resume: bool = False
     """Go on with a learning that was stopped (by --minutes or Ctrl-C), from what lies beside --output, without tracking again."""
     holdout: float = 0.0

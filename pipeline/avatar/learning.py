@@ -56,7 +56,7 @@ class LearningSettings:
     """How to learn.
 
     Attributes:
-        minutes: the most that learning may take, tracking included; of a clip that takes long to track, half of it after that.
+        minutes: after which no stage is begun, tracking included; of a clip that takes long to track, half of it after that.
         holdout: share of the clip's end that nothing is learned from.
         turns: of the joint correction, at most; 0 takes the tracker at its word.
         bases: that the skin's colours are blended from.
@@ -148,9 +148,9 @@ class Learner:
         while self.turns < most and in_time(_TURN_AND_LAST * (perf_counter() - begun)):
             begun = perf_counter()
             self._correct(self.footage.some(_FEW * (self.turns + 1)))
+            self.turns += 1
             avatar = self._avatar(few)
             self._correct_shell(few, avatar)
-            self.turns += 1
             listen("correct", self.turns, most)
             yield avatar, len(few)
         self.finished = True
@@ -196,7 +196,7 @@ class Learner:
             veil = replace(veil, mean=np.zeros_like(veil.mean), scale=np.zeros_like(veil.scale))
         return Avatar(
             footage.person, self.shape.lift, space, self.colours.segments, shift, skin, light, self.shell, swell,
-            self.around.segments, halo, veil, *scene, self.origin,
+            self.around.segments, halo, veil, *scene, self.origin | {"turns": self.turns},
         )  # fmt: skip
 
     def _skin(self, footage: Footage, shifts: list[np.ndarray], smoother: Smoother) -> tuple[Linear, np.ndarray]:
@@ -284,8 +284,7 @@ def learn_avatar(
     tracked = perf_counter()
     origin = {
         "clips": [Path(name).name for name in inputs], "frames": len(footage), "holdout": settings.holdout,
-        "turns": settings.turns, "bases": settings.bases, "halo": settings.halo,
-        "light": settings.light, "sway": settings.sway,
+        "bases": settings.bases, "halo": settings.halo, "light": settings.light, "sway": settings.sway,
     }  # fmt: skip
     curve = [] if before is None else before.curve
     learner = Learner(footage, prior, settings, origin, None if before is None else before.geometry, device)

@@ -42,8 +42,9 @@ def clip(tmp_path_factory, prior):
 def learned_file(clip):
     path = clip.with_name("person.avatar")
     done = command(
-        "avatar", "--input", clip, "--output", path, "--holdout", 0.17, "--turns", 1, "--json", path.with_suffix(".json")
-    )
+        "avatar", "--input", clip, "--output", path, "--holdout", 0.17, "--turns", 1, "--minutes", 60,
+        "--json", path.with_suffix(".json"),
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return path
 
@@ -102,11 +103,11 @@ def test_a_stopped_learning_goes_on(clip, prior, tmp_path):
             learn()
     aside.write_bytes(kept)
     stages.clear()
-    told = learn(minutes=5)
+    told = learn(minutes=60)
     assert told["unfinished"] is None and not aside.exists() and [p["frames"] for p in told["curve"]] == [60, 60, 60]
     assert "track" not in stages and told["curve"][1]["seconds"] > told["curve"][0]["seconds"]
     whole = tmp_path / "whole.avatar"
-    learn_avatar([str(clip)], whole, prior, replace(settings, minutes=5), say=said.append)
+    learn_avatar([str(clip)], whole, prior, replace(settings, minutes=60), say=said.append)
     a, b = (load_avatar(one, prior) for one in (path, whole))
     for code in (a.space.middle, FaceCode(expression(jawOpen=0.5), a.space.reference, a.space.middle.translation)):
         pictures = [AvatarRenderer(one, prior).render(code).astype(int) for one in (a, b)]
@@ -233,7 +234,7 @@ def test_the_page_shows_an_avatar_learning(clip, prior, monkeypatch):
     from pipeline import page as module
     from pipeline.builtin import BUILTIN
 
-    monkeypatch.setattr(module, "LearningSettings", lambda **given: LearningSettings(turns=1, **given))
+    monkeypatch.setattr(module, "LearningSettings", lambda **given: LearningSettings(turns=1, minutes=60, **given))
     page = module.Page(prior)
     told = list(page.learn(str(clip), 0, [BUILTIN], []))
     pictures = [one[0] for one in told if isinstance(one[0], np.ndarray)]

@@ -254,7 +254,9 @@ def test_the_halo_carries_what_is_beyond_the_face(shots, avatar, prior):
 def test_what_torch_learns_is_as_good(shots, avatar, prior):
     """Its own path on the CPU: what a GPU runs."""
     learner = Learner(shots[0], prior, LearningSettings(), device="cpu:0")
-    *_, (last, _) = learner.stages()
+    told = list(learner.stages())
+    assert [avatar.origin["turns"] for avatar, _ in told] == [0, 1, 2, 2]
+    last = told[-1][0]
     assert abs(reached(last, prior, shots[1]) - reached(avatar, prior, shots[1])) < 0.1
 
 
@@ -266,8 +268,9 @@ def test_a_turn_that_leaves_no_time_is_left_out(shots, prior):
         return False
 
     learner = Learner(shots[0], prior, LearningSettings())
-    seen = [frames for _, frames in learner.stages(in_time=in_time)]
-    assert seen == [len(shots[0].some(96)), len(shots[0])] and learner.finished and learner.turns == 0
+    told = list(learner.stages(in_time=in_time))
+    assert [avatar.origin["turns"] for avatar, _ in told] == [0, 0]
+    assert [frames for _, frames in told] == [len(shots[0].some(96)), len(shots[0])] and learner.finished and learner.turns == 0
     assert len(asked) == 1 and asked[0] > 0
 
 
