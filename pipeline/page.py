@@ -11,10 +11,9 @@ import logging
 import os
 import shutil
 import tempfile
+import threading
 import time
-from collections import deque
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -23,10 +22,10 @@ import numpy as np
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
+from gradio.data_classes import ImageData
 from matplotlib.figure import Figure
 
 from capture.errors import MediaError
-from capture.frame import Frame
 from models.avatar.avatar import SUFFIX, Avatar, is_avatar, load_avatar
 from models.errors import ModelError
 from models.prior.face import AnnyPrior, cache_folder, load_prior
@@ -34,9 +33,11 @@ from pipeline.avatar.learning import LearningSettings, Stage
 from pipeline.avatar.watching import watched
 from pipeline.builtin import BUILTIN
 from pipeline.errors import Refusal
-from pipeline.flow import Settings, reenact
+from pipeline.flow import reenact
 from pipeline.live import LiveLoop, rest_picture
+from pipeline.live_visit import LiveVisit, encoded, limited
 from pipeline.puppet import AvatarPuppet, PortraitPuppet, Puppet
+from pipeline.reenactment import Settings
 from pipeline.retargeting import Gains
 from pipeline.source import Source, open_source, prepare_source
 
@@ -45,7 +46,6 @@ _SHOW_VERSION = 2  # of the built-in show's film in the cache: raise it when its
 _UPLOAD = "500mb"
 _KEEP = (600, 3600)  # seconds between sweeps, seconds a visitor's files are kept
 _LIVE_VISITORS = 2  # at once; two cores carry no more
-_LIVE_SIDE = 720  # longest side of a live picture
 _CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}, "frameRate": {"ideal": 30}}}
 _CSS = """
 .gradio-container {max-width: 1180px !important; min-width: 0 !important; margin: auto}
@@ -86,20 +86,6 @@ _STOP = """
 """
 
 
-@dataclass
-class LiveSession:
-    """One visitor's live loop: who is moved, and how the last seconds went."""
-
-    source_name: str
-    loop: LiveLoop
-    ages: deque = field(default_factory=lambda: deque(maxlen=60))
-    arrivals: deque = field(default_factory=lambda: deque(maxlen=60))
-    frames: int = 0
-
-    def close(self) -> None:
-        self.loop.close()
-
-
 def built_in_show(prior: AnnyPrior) -> Path:
     """The film of the built-in portrait performing the built-in performance; made once, then kept in the user's cache."""
     path = cache_folder() / f"show-v{_SHOW_VERSION}.mp4"
@@ -115,6 +101,7 @@ class Page:
     def __init__(self, prior: AnnyPrior):
         self.prior = prior
         self._sources: dict[str, Source | Avatar] = {}
+        self._room, self._live = threading.Lock(), 0  # visitors in the Live tab
 
     def puppet(self, name: str) -> Puppet:
         """A source, ready to be moved by one driver."""
@@ -209,53 +196,62 @@ class Page:
         if made:
             shutil.rmtree(Path(made).parent, ignore_errors=True)
 
-    def live(self, image: np.ndarray | None, session: LiveSession | None, name: str, pose: str, gain: float):
-        """One camera picture in, one reenacted picture out; whatever goes wrong, never the camera's own."""
-        if image is None:
-            return gr.skip(), session, gr.skip()
-        now = time.monotonic()
+    def begin(self, visit: LiveVisit | None, name: str, pose: str, gain: float):
+        """The Start button: a loop of the visitor's own, if there is room."""
+        if visit is not None:
+            visit.close()
         try:
-            settings = Settings(pose, Gains(brows=gain, eyes=gain, mouth=gain), "none")
-            if session is None or session.source_name != name:
-                if session is not None:
-                    session.close()
-                session = LiveSession(name, LiveLoop(self.prior, self.puppet(name), settings))
-            session.loop.settings = settings
-            output = session.loop(Frame(np.ascontiguousarray(image), now))
-        except Exception:
-            log.exception("a live frame failed")
-            if session is None:
-                raise gr.Error("The live picture could not be made. Choose another portrait.", print_exception=False) from None
-            output = session.loop.rest_picture()
-        session.ages.append(time.monotonic() - now)
-        session.arrivals.append(now)
-        session.frames += 1
-        words = gr.skip()
-        if session.frames % 10 == 1:
-            words = self._live_words(session)
-        return _limited(output), session, words
+            with self._room:
+                if self._live >= _LIVE_VISITORS:
+                    raise Refusal(
+                        f"{_LIVE_VISITORS} visitors are live, as many as this machine carries. Try again when one has left."
+                    )
+                self._live += 1
+            try:
+                loop = LiveLoop(self.prior, self.puppet(name), _settings(pose, gain))
+            except BaseException:
+                self._gone()
+                raise
+        except (MediaError, ModelError, Refusal) as error:
+            raise gr.Error(_shown(error, name), duration=12, print_exception=False) from None
+        return LiveVisit(loop, name, self._gone)
+
+    def _gone(self) -> None:
+        with self._room:
+            self._live -= 1
+
+    def arrive(self, image: np.ndarray | None, visit: LiveVisit | None, name: str, pose: str, gain: float) -> None:
+        """A camera picture, with what the visitor has chosen by then."""
+        if image is None or visit is None:
+            return
+        visit.loop.settings = _settings(pose, gain)
+        if visit.source != name:
+            visit.source = name  # asked for once
+            try:
+                visit.loop.choose(self.puppet(name))
+            except (MediaError, ModelError, Refusal) as error:
+                gr.Warning(f"{_shown(error, name)} The one before stays.", duration=12)
+        visit.arrive(image)
 
     @staticmethod
-    def _live_words(session: LiveSession) -> str:
-        span = session.arrivals[-1] - session.arrivals[0]
-        rate = (len(session.arrivals) - 1) / span if span > 0 else 0.0
-        median, late = 1e3 * np.median(session.ages), 1e3 * np.percentile(session.ages, 95)
-        seen = "face seen" if session.loop.seen else "**no face seen: the portrait holds, then rests**"
-        return f"{rate:.0f} frames a second, {median:.0f} ms a frame here (p95 {late:.0f}), {seen}"
+    def show(visit: LiveVisit | None):
+        """Pictures as they are made, never the camera's own; ends with the visit."""
+        if visit is not None:
+            for picture, words in visit.pictures():
+                yield picture, gr.skip() if words is None else words
 
     @staticmethod
-    def stopped(session: LiveSession | None):
+    def stopped(visit: LiveVisit | None):
         """Frees the visitor's live loop, and lets the camera's controls start afresh."""
-        if session is not None:
-            session.close()
+        if visit is not None:
+            visit.close()
         return gr.update(visible=True, value=None), None, "The camera is off. Press start and allow the camera."
 
     @staticmethod
-    def neutral(session: LiveSession | None):
+    def neutral(visit: LiveVisit | None) -> None:
         """Meets the driver afresh: the next frame stands for the portrait's own pose."""
-        if session is not None:
-            session.loop.calibrate()
-        return session
+        if visit is not None:
+            visit.loop.calibrate()
 
 
 def _plotted(curve: list[Stage]) -> Figure:
@@ -271,9 +267,8 @@ def _plotted(curve: list[Stage]) -> Figure:
     return figure
 
 
-def _limited(image: np.ndarray) -> np.ndarray:
-    scale = _LIVE_SIDE / max(image.shape[:2])
-    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+def _settings(pose: str, gain: float) -> Settings:
+    return Settings(pose, Gains(brows=gain, eyes=gain, mouth=gain), "none")
 
 
 def _shown(error: Exception, *paths: str | None) -> str:
@@ -333,7 +328,7 @@ def build(prior: AnnyPrior | None = None) -> gr.Blocks:
                             "The built-in portrait, performing the built-in performance.", elem_id="video-status"
                         )
             with gr.Tab("Live", id="live"):
-                session = gr.State(None, time_to_live=1800, delete_callback=lambda s: s.close() if s else None)
+                visit = gr.State(None, time_to_live=_KEEP[1], delete_callback=lambda v: v.close() if v else None)
                 with gr.Row():
                     with gr.Column(min_width=280):
                         camera = gr.Image(
@@ -345,10 +340,7 @@ def build(prior: AnnyPrior | None = None) -> gr.Blocks:
                             halt = gr.Button("Stop", elem_id="live-stop", min_width=90)
                             neutral = gr.Button("This is my neutral face", elem_id="live-neutral")
                     with gr.Column(min_width=280):
-                        picture = gr.Image(
-                            _limited(rest_picture(page.puppet(BUILTIN))), label="Result",
-                            elem_id="live-output", format="jpeg", interactive=False, height=440, buttons=["fullscreen"],
-                        )  # fmt: skip
+                        picture = _live_image(encoded(limited(rest_picture(page.puppet(BUILTIN)))))
                         latency = gr.Markdown("The camera is off. Press start and allow the camera.", elem_id="live-latency")
             with gr.Tab("Avatar", id="avatar"):
                 mine = gr.State([], time_to_live=_KEEP[1], delete_callback=_removed)
@@ -381,16 +373,27 @@ def build(prior: AnnyPrior | None = None) -> gr.Blocks:
             show_progress_on=output,
         ).then(page.shown, [made], None)  # fmt: skip
         camera.stream(
-            page.live, [camera, session, chosen, pose, gain], [picture, session, latency], stream_every=1 / 30,
+            page.arrive, [camera, visit, chosen, pose, gain], None, stream_every=1 / 30,
             concurrency_limit=_LIVE_VISITORS, show_progress="hidden", time_limit=None, api_visibility="private",
         )  # fmt: skip
         go.click(None, js=_START)
+        go.click(page.begin, [visit, chosen, pose, gain], visit, show_progress="hidden").success(
+            page.show, visit, [picture, latency], concurrency_limit=_LIVE_VISITORS + 1, show_progress="hidden",
+        )  # fmt: skip
         # hidden and shown again, Gradio's camera starts afresh; its own stop keeps the device open
         halt.click(None, js=_STOP).then(lambda: gr.update(visible=False), None, camera, show_progress="hidden").then(
-            page.stopped, [session], [camera, session, latency], show_progress="hidden"
+            page.stopped, visit, [camera, visit, latency], show_progress="hidden"
         )
-        neutral.click(page.neutral, [session], [session], show_progress="hidden")
+        neutral.click(page.neutral, visit, None, show_progress="hidden")
     return blocks
+
+
+def _live_image(first: str) -> gr.Image:
+    """An output picture that takes data URLs: no frame becomes a file, and none is fetched apart."""
+    picture = gr.Image(label="Result", elem_id="live-output", interactive=False, height=440, buttons=["fullscreen"])
+    picture.postprocess = lambda value: None if value is None else ImageData(url=value)
+    picture.value = picture.postprocess(first).model_dump()
+    return picture
 
 
 def _film(label: str, name: str) -> gr.Video:

@@ -121,22 +121,17 @@ def _opacity(mesh, t, wa, wb, wc, width):
     a, b, c = mesh.triangles[t, 0], mesh.triangles[t, 1], mesh.triangles[t, 2]
     cosine = wa * mesh.facing[a] + wb * mesh.facing[b] + wc * mesh.facing[c]
     e = min(max((cosine - EDGE) / width, np.float32(0)), np.float32(1))
-    return e * e * (3 - 2 * e) * (wa * mesh.opacity[a] + wb * mesh.opacity[b] + wc * mesh.opacity[c])
+    return e * e * (np.float32(3) - np.float32(2) * e) * (wa * mesh.opacity[a] + wb * mesh.opacity[b] + wc * mesh.opacity[c])
 
 
 @njit(inline="always")
-def _place(x, y, columns, rows):
-    """A place in an array, drawn into it: its cell, and how far it lies to the next ones."""
-    x, y = min(max(x, 0.0), columns - 1.001), min(max(y, 0.0), rows - 1.001)
-    m, n = int(x), int(y)
-    return m, n, np.float32(x - m), np.float32(y - n)
-
-
-@njit(inline="always")
-def _between(values, m, n, fx, fy, h):
-    """Bilinear."""
-    above = (1 - fx) * np.float32(values[n, m, h]) + fx * np.float32(values[n, m + 1, h])
-    return above + fy * ((1 - fx) * np.float32(values[n + 1, m, h]) + fx * np.float32(values[n + 1, m + 1, h]) - above)
+def _cells(size, count):
+    """Where the centres of `size` pixels lie in an array of `count` cells drawn over them: cell, and how far on to the next."""
+    cell, beyond = np.empty(size, np.uint64), np.empty(size, np.float32)
+    for x in range(size):
+        at = min(max((x + 0.5) * count / size - 0.5, 0.0), count - 1.001)
+        cell[x], beyond[x] = np.uint64(at), np.float32(at - int(at))
+    return cell, beyond
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
@@ -151,52 +146,81 @@ def _compose(scene, motion, change, shell, veils, mesh, gain, out):
         gain: V x 3 float32, of the light on the mesh.
     """
     height, width = out.shape[0], out.shape[1]
-    rows, columns = change.shape[0], change.shape[1]
-    down, across = motion.shape[0], motion.shape[1]
-    zero, one = np.float32(0), np.float32(1)
+    zero, one, two, three, most = np.float32(0), np.float32(1), np.float32(2), np.float32(3), np.float32(255)
+    right, bottom = np.float32(width - 1.001), np.float32(height - 1.001)
+    columns, across = change.shape[1], motion.shape[1]
+    change_x, change_fx = _cells(width, columns)
+    change_y, change_fy = _cells(height, change.shape[0])
+    motion_x, motion_fx = _cells(width, across)
+    motion_y, motion_fy = _cells(height, motion.shape[0])
+    flat = scene.reshape(-1)
+    step, stride, second = np.uint64(3), np.uint64(3 * width), np.uint64(1)  # unsigned: no check for negative indices
     for y in prange(height):
+        # what lies between two rows of cells, once for all pixels of this row
+        moved, changed = np.empty((across, 2), np.float32), np.empty((columns, 3), np.float32)
+        above, below, f = motion[motion_y[y]], motion[motion_y[y] + second], motion_fy[y]
+        for m in range(across):
+            for h in range(2):
+                moved[m, h] = above[m, h] + f * (below[m, h] - above[m, h])
+        above, below, f = change[change_y[y]], change[change_y[y] + second], change_fy[y]
+        for m in range(columns):
+            for h in range(3):
+                changed[m, h] = above[m, h] + f * (below[m, h] - above[m, h])
+        drawn = out[y]
+        mesh_seen, mesh_weights, shell_seen, shell_weights = (
+            mesh.triangle[y], mesh.barycentric[y], shell.triangle[y], shell.barycentric[y],
+        )  # fmt: skip
         for x in range(width):
             opacity, veil = zero, zero
             p, q, r, wp, wq, wr = 0, 0, 0, zero, zero, zero
             a, b, c, wa, wb, wc = 0, 0, 0, zero, zero, zero
             i, j, k, wi, wj, wk = 0, 0, 0, zero, zero, zero
-            t = mesh.triangle[y, x]
+            t = mesh_seen[x]
             if t >= 0:
-                wa, wb, wc = mesh.barycentric[y, x, 0], mesh.barycentric[y, x, 1], mesh.barycentric[y, x, 2]
+                wa, wb, wc = mesh_weights[x, 0], mesh_weights[x, 1], mesh_weights[x, 2]
                 opacity = _opacity(mesh, t, wa, wb, wc, EDGE_WIDTH)
                 p, q, r, wp, wq, wr = look_up(mesh.offset[t], mesh.segments[t], wa, wb)
                 p, q, r = mesh.index[p], mesh.index[q], mesh.index[r]
                 a, b, c = mesh.triangles[t, 0], mesh.triangles[t, 1], mesh.triangles[t, 2]
-            t = shell.triangle[y, x]
+            t = shell_seen[x]
             if opacity < 0.999 and t >= 0:
-                sa, sb, sc = shell.barycentric[y, x, 0], shell.barycentric[y, x, 1], shell.barycentric[y, x, 2]
+                sa, sb, sc = shell_weights[x, 0], shell_weights[x, 1], shell_weights[x, 2]
                 i, j, k, wi, wj, wk = look_up(shell.offset[t], shell.segments[t], sa, sb)
                 i, j, k = shell.index[i], shell.index[j], shell.index[k]
-                veil = (wi * veils[i] + wj * veils[j] + wk * veils[k]) / np.float32(255)
+                veil = (wi * veils[i] + wj * veils[j] + wk * veils[k]) / most
                 # the regression is unsure where outlines lie: half transparent hair would be a ghost of both
-                veil = min(max((veil - SURE) / (one - 2 * SURE), zero), one)
-                veil = veil * veil * (3 - 2 * veil)
+                veil = min(max((veil - SURE) / (one - two * SURE), zero), one)
+                veil = veil * veil * (three - two * veil)
                 veil *= _opacity(shell, t, sa, sb, sc, SHELL_EDGE_WIDTH)
+            behind = opacity < 0.999 and veil < one
             # of the scene's change, and of the scene's picture where that has moved to
-            m, n, fx, fy = 0, 0, zero, zero
-            u, v, fu, fv = 0, 0, zero, zero
-            if opacity < 0.999:
-                m, n, fx, fy = _place((x + 0.5) * columns / width - 0.5, (y + 0.5) * rows / height - 0.5, columns, rows)
-                u, v, fu, fv = _place((x + 0.5) * across / width - 0.5, (y + 0.5) * down / height - 0.5, across, down)
-                dx, dy = _between(motion, u, v, fu, fv, 0), _between(motion, u, v, fu, fv, 1)
-                u, v, fu, fv = _place(x + dx, y + dy, width, height)
+            n, fn, at, under = np.uint64(0), zero, np.uint64(0), np.uint64(0)
+            w00, w10, w01, w11 = zero, zero, zero, zero
+            if behind:
+                m, f = motion_x[x], motion_fx[x]
+                dx = moved[m, 0] + f * (moved[m + second, 0] - moved[m, 0])
+                dy = moved[m, 1] + f * (moved[m + second, 1] - moved[m, 1])
+                sx, sy = min(max(np.float32(x) + dx, zero), right), min(max(np.float32(y) + dy, zero), bottom)
+                column, row = np.uint64(sx), np.uint64(sy)
+                fx, fy = sx - np.float32(column), sy - np.float32(row)
+                w00, w10, w01, w11 = (one - fx) * (one - fy), fx * (one - fy), (one - fx) * fy, fx * fy
+                at = row * stride + column * step
+                under = at + stride
+                n, fn = change_x[x], change_fx[x]
             for h in range(3):
                 value = zero
-                if opacity < 0.999:
-                    value = _between(scene, u, v, fu, fv, h) + _between(change, m, n, fx, fy, h)
-                    if veil > 0:
-                        own = wi * shell.colour[i, h] + wj * shell.colour[j, h] + wk * shell.colour[k, h]
-                        value += veil * (own - value)
-                if opacity > 0:
+                if behind:
+                    value = w00 * flat[at] + w10 * flat[at + step] + w01 * flat[under] + w11 * flat[under + step]
+                    value += changed[n, h] + fn * (changed[n + second, h] - changed[n, h])
+                    at, under = at + second, under + second
+                if veil > zero:
+                    own = wi * shell.colour[i, h] + wj * shell.colour[j, h] + wk * shell.colour[k, h]
+                    value += veil * (own - value)
+                if opacity > zero:
                     own = wp * mesh.colour[p, h] + wq * mesh.colour[q, h] + wr * mesh.colour[r, h]
                     own *= wa * gain[a, h] + wb * gain[b, h] + wc * gain[c, h]
                     value += opacity * (own - value)
-                out[y, x, h] = np.uint8(min(max(value, zero), np.float32(255)) + np.float32(0.5))
+                drawn[x, h] = np.uint8(min(max(value, zero), most) + np.float32(0.5))
 
 
 def draw_mesh(image: np.ndarray, seen: Fragments, triangles: np.ndarray, colours: MeshColours, skin: np.ndarray) -> np.ndarray:
