@@ -53,6 +53,7 @@ def run(command: Command) -> None:
             audio=_one_of("--audio", command.audio, ("driver", "source", "none")),
             person=int(_in_range("--person", command.person, 0, 19)),
             smoothing=_in_range("--smoothing", command.smoothing, 0, 10),
+            mark=command.mark,
             device=_device(command.device),
         )
         check_output(command.output)
@@ -114,6 +115,7 @@ def run(command: Command) -> None:
 
 
 def _live(command: Live) -> tuple[dict, str]:
+    from capture.sinks import VIRTUAL_CAMERA, WINDOW
     from models.prior.face import load_prior
     from pipeline.errors import Refusal
     from pipeline.progress import TerminalProgress
@@ -128,6 +130,7 @@ def _live(command: Live) -> tuple[dict, str]:
         audio=_one_of("--audio", command.audio, ("driver", "source", "none")),
         person=int(_in_range("--person", command.person, 0, 19)),
         smoothing=_in_range("--smoothing", command.smoothing, 0, 10),
+        mark=command.sink in (WINDOW, VIRTUAL_CAMERA) if command.mark is None else command.mark,
         device=_device(command.device),
     )
     for flag, side in (("--width", command.width), ("--height", command.height)):
@@ -136,7 +139,7 @@ def _live(command: Live) -> tuple[dict, str]:
     if command.performance and not command.performance.endswith(".safetensors"):
         raise Refusal(f"{command.performance}: can't write a performance so, expected .safetensors. Name it so.")
     delivery = Delivery(
-        command.width, command.height, _in_range("--max-age-ms", command.max_age_ms, 10, 10000) / 1000, command.mark,
+        command.width, command.height, _in_range("--max-age-ms", command.max_age_ms, 10, 10000) / 1000,
         command.record, command.performance,
     )  # fmt: skip
     with TerminalProgress() as progress:

@@ -32,6 +32,8 @@ class Reenact:
     """Strength of the two-sided smoothing; 0 is none."""
     causal: bool = False
     """No frame knows what comes after it: what `live` makes of the same clip."""
+    mark: bool = False
+    """The visible mark on every picture."""
     json: str | None = None
     """Report to write."""
 

@@ -16,6 +16,7 @@ from time import monotonic, sleep
 from typing import NamedTuple
 
 import cv2
+import numba
 import numpy as np
 
 from capture.errors import MediaError
@@ -217,6 +218,7 @@ class Engine:
     # draw
 
     def _draw(self) -> None:
+        numba.set_num_threads(1)
         while True:
             try:
                 followed = self._followed.take()

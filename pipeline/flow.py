@@ -19,6 +19,7 @@ from pipeline.alignment import align
 from pipeline.builtin import BUILTIN, builtin_performance
 from pipeline.device import choose_device
 from pipeline.errors import Refusal
+from pipeline.mark import marked
 from pipeline.performance import Performance
 from pipeline.progress import Listener, counted, silent
 from pipeline.puppet import AvatarPuppet, PortraitPuppet
@@ -150,10 +151,10 @@ def reenact(
     with VideoWriter(
         output, camera.width, camera.height, audio_from=sound.path if sound else None,
         audio_start=getattr(sound, "start", 0.0),
-        rate=prepared.driver_media.average_rate if prepared.driver_media else None, lossless=lossless,
+        rate=prepared.driver_media.average_rate if prepared.driver_media else None, lossless=lossless, comment=settings.comment,
     ) as writer:  # fmt: skip
         for frame in pictures(prepared, settings, listen):
-            writer.write(frame.image, frame.time, frame.duration)
+            writer.write(marked(frame.image) if settings.mark else frame.image, frame.time, frame.duration)
             count += 1
     performance = prepared.driver
     return {

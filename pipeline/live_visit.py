@@ -20,7 +20,7 @@ from pipeline.mark import marked
 
 log = logging.getLogger("understudy")
 _SIDE = 720  # longest side of a live picture
-_QUALITY = 88  # of its JPEG
+_QUALITY = 82  # of its JPEG
 _GONE = 20.0  # seconds without a frame after which a visitor has left without saying so
 
 

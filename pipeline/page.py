@@ -64,6 +64,12 @@ async () => {
       'This browser gives no camera here: open the page as http://localhost or over https, or use the Video tab.';
     return;
   }
+  document.querySelectorAll('#video-output video').forEach(film => film.pause());  // unseen, it would still be decoded
+  const canvas = HTMLCanvasElement.prototype;
+  if (!canvas.thriftily) {  // Gradio asks for a JPEG of the default quality, which is twice as large and as long in the making
+    canvas.thriftily = canvas.toDataURL;
+    canvas.toDataURL = function (kind, quality) { return this.thriftily(kind, quality ?? 0.8); };
+  }
   const access = root.querySelector('[title="grant webcam access"] button');
   if (access) access.click();
   for (let i = 0; i < 300; i++) {

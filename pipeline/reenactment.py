@@ -18,13 +18,24 @@ AudioChoice = Literal["driver", "source", "none"]
 
 @dataclass(frozen=True)
 class Settings:
-    """How a performance is carried over."""
+    """How a performance is carried over.
+
+    Attributes:
+        pose, gains: see `pipeline.retargeting`.
+        audio: whose sound goes along into a file.
+        person: which of the driver's faces, from 0.
+        smoothing: strength; 0 is none.
+        mark: whether the pictures of a file carry the visible mark; comment: what its metadata say.
+        device: where pixels are made.
+    """
 
     pose: PoseMode = "relative"
     gains: Gains = field(default_factory=Gains)
     audio: AudioChoice = "driver"
     person: int = 0
     smoothing: float = 1.0
+    mark: bool = False
+    comment: str | None = None
     device: DeviceChoice = "auto"
 
 

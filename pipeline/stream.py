@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from capture.frame import Frame
 from capture.media import Media, open_media
-from capture.sinks import NULL, Copied, Fitted, Sink, check_sink, is_file, open_sink
+from capture.sinks import Copied, Fitted, Sink, check_sink, is_file, open_sink
 from capture.writer import VideoWriter
 from models.avatar.avatar import is_avatar
 from models.prior.face import AnnyPrior
@@ -16,7 +16,7 @@ from pipeline.device import choose_device
 from pipeline.engine import Engine, Pace
 from pipeline.errors import Refusal
 from pipeline.live import LiveLoop
-from pipeline.mark import Marked
+from pipeline.mark import Marked, marked
 from pipeline.performance_recorder import PerformanceRecorder
 from pipeline.progress import Listener, counted, silent
 from pipeline.puppet import open_puppet
@@ -31,7 +31,6 @@ class Delivery:
     Attributes:
         width, height: what the sink gets; the source's own where None.
         max_age: seconds after which a frame is dropped.
-        mark: whether pictures carry the visible mark; where None, those that are watched, or pass for a camera's, do.
         record: a video to write beside the sink.
         performance: a file (.safetensors) for the first driver's codes, without a pixel.
     """
@@ -39,7 +38,6 @@ class Delivery:
     width: int | None = None
     height: int | None = None
     max_age: float = 0.1
-    mark: bool | None = None
     record: str | None = None
     performance: str | None = None
 
@@ -69,7 +67,8 @@ def reenact_causally(
             with VideoWriter(output, width, height, lossless=lossless, **sound) as writer:
                 for frame in counted(media, "render", media.frame_count_estimate, listen):
                     followed = loop.follow(frame)
-                    writer.write(loop.draw(followed), frame.time, frame.duration)
+                    picture = loop.draw(followed)
+                    writer.write(marked(picture) if settings.mark else picture, frame.time, frame.duration)
                     count, lost, end = count + 1, lost + (not followed.seen), frame.time + frame.duration
                 _require_a_face(count, lost, driver)
         finally:
@@ -104,7 +103,8 @@ def go_live(
         loop = _loop(source, settings, prior, listen, background=not keep)
         try:
             width, height = delivery.width or loop.size[1], delivery.height or loop.size[0]
-            out = _opened(sink, width, height, delivery, _sound(media, source, settings) if keep else {})
+            options = _sound(media, source, settings) if keep else {}
+            out = _opened(sink, width, height, delivery.record, settings.mark, options)
             recorder = PerformanceRecorder()
             engine = Engine(
                 _frames(media, driver), loop, out, Pace(keep, not camera, camera, delivery.max_age), say,
@@ -133,14 +133,13 @@ def _loop(source: str, settings: Settings, prior: AnnyPrior, listen: Listener, b
     return LiveLoop(prior, open_puppet(source, prior, choose_device(settings.device), listen), settings, background)
 
 
-def _opened(sink: str, width: int, height: int, delivery: Delivery, options: dict) -> Sink:
+def _opened(sink: str, width: int, height: int, record: str | None, mark: bool, options: dict) -> Sink:
     """The sink with what comes before it: the mark, the size, the record."""
     out = open_sink(sink, width, height, **options)
-    if delivery.record:
-        out = Copied(out, open_sink(delivery.record, width, height))
+    if record:
+        out = Copied(out, open_sink(record, width, height))
     out = Fitted(out, width, height)
-    seen_by_others = not is_file(sink) and sink != NULL
-    return Marked(out) if (seen_by_others if delivery.mark is None else delivery.mark) else out
+    return Marked(out) if mark else out
 
 
 def _frames(media: Media, driver: str) -> Callable[[], Iterator[Frame]]:
@@ -165,7 +164,7 @@ def _require_a_face(frames: int, lost: int, driver: str) -> None:
 
 def _sound(media: Media, source: str, settings: Settings) -> dict:
     """`VideoWriter`'s options for whose sound goes along."""
-    rate = {"rate": media.average_rate} if media.average_rate else {}
+    rate = {"comment": settings.comment} | ({"rate": media.average_rate} if media.average_rate else {})
     voice = None
     if settings.audio == "driver":
         voice = media

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numba import njit, prange
 
@@ -52,6 +53,8 @@ class AvatarRenderer:
         self.shape = AvatarHead(prior, avatar.person, avatar.lift)
         self.colours = avatar.colours(prior)
         self.lighting = Lighting(self.shape, avatar.space, avatar.light)
+        columns, rows = np.meshgrid(np.arange(avatar.width, dtype=np.float32), np.arange(avatar.height, dtype=np.float32))
+        self._grid = np.stack([columns, rows], -1)
         self._room = {name: np.empty(len(getattr(avatar, name).mean), np.float32) for name in _BLENDED}
 
     def render(self, code: FaceCode, camera: Camera | None = None) -> np.ndarray:
@@ -75,7 +78,6 @@ class AvatarRenderer:
         around, around_projected = posed_shell(avatar.shell, code, camera, swell)
         seen = rasterise(projected, self.prior.triangles, *size)
         behind = rasterise(around_projected, avatar.shell.triangles, *size)
-        out = np.empty((*size, 3), np.uint8)
         with PARALLEL:
             blended = {
                 name: getattr(avatar, name).blend(near if name == "skin" else near_pose, self._room[name]) for name in _BLENDED
@@ -86,7 +88,8 @@ class AvatarRenderer:
             )
             motion = blended["scene_motion"].reshape(*motion_shape(*size), 2)
             change = blended["scene_change"].reshape(size[0] // 2, size[1] // 2, 3)
-            _compose(avatar.scene, motion, change, shell, blended["veil"], mesh, self.lighting.gain(posed), out)
+            out = _scene_picture(avatar.scene, motion, change, self._grid)
+            _compose(shell, blended["veil"], mesh, self.lighting.gain(posed), out)
         return Layers(out, seen, posed, behind, around, around_projected, swell)
 
 
@@ -124,53 +127,34 @@ def _opacity(mesh, t, wa, wb, wc, width):
     return e * e * (np.float32(3) - np.float32(2) * e) * (wa * mesh.opacity[a] + wb * mesh.opacity[b] + wc * mesh.opacity[c])
 
 
-@njit(inline="always")
-def _cells(size, count):
-    """Where the centres of `size` pixels lie in an array of `count` cells drawn over them: cell, and how far on to the next."""
-    cell, beyond = np.empty(size, np.uint64), np.empty(size, np.float32)
-    for x in range(size):
-        at = min(max((x + 0.5) * count / size - 0.5, 0.0), count - 1.001)
-        cell[x], beyond[x] = np.uint64(at), np.float32(at - int(at))
-    return cell, beyond
+def _scene_picture(scene: np.ndarray, motion: np.ndarray, change: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """H x W x 3 uint8: the scene where it has moved to, and its change.
+
+    Args:
+        scene: H x W x 3 uint8; motion: h x w x 2 float32, pixels to the place in it that is seen; change: h' x w' x 3 float32.
+        grid: H x W x 2 float32, of each pixel its column and row.
+    """
+    size = scene.shape[1], scene.shape[0]
+    places = cv2.add(cv2.resize(motion, size, interpolation=cv2.INTER_LINEAR), grid)
+    moved = cv2.remap(scene, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.add(moved, cv2.resize(change, size, interpolation=cv2.INTER_LINEAR), dtype=cv2.CV_8UC3)
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _compose(scene, motion, change, shell, veils, mesh, gain, out):
-    """Scene, shell and mesh over each other.
+def _compose(shell, veils, mesh, gain, out):
+    """Shell and mesh over what `out` (H x W x 3 uint8) shows.
 
     Args:
-        scene: H x W x 3 uint8; motion: h x w x 2 float32, pixels to the place in it that is seen; change: h' x w' x 3 float32,
-            added to that.
         shell, mesh: `Surface`s.
         veils: S' float32, the opacity of the shell's samples, 255 is 1.
         gain: V x 3 float32, of the light on the mesh.
     """
-    height, width = out.shape[0], out.shape[1]
     zero, one, two, three, most = np.float32(0), np.float32(1), np.float32(2), np.float32(3), np.float32(255)
-    right, bottom = np.float32(width - 1.001), np.float32(height - 1.001)
-    columns, across = change.shape[1], motion.shape[1]
-    change_x, change_fx = _cells(width, columns)
-    change_y, change_fy = _cells(height, change.shape[0])
-    motion_x, motion_fx = _cells(width, across)
-    motion_y, motion_fy = _cells(height, motion.shape[0])
-    flat = scene.reshape(-1)
-    step, stride, second = np.uint64(3), np.uint64(3 * width), np.uint64(1)  # unsigned: no check for negative indices
-    for y in prange(height):
-        # what lies between two rows of cells, once for all pixels of this row
-        moved, changed = np.empty((across, 2), np.float32), np.empty((columns, 3), np.float32)
-        above, below, f = motion[motion_y[y]], motion[motion_y[y] + second], motion_fy[y]
-        for m in range(across):
-            for h in range(2):
-                moved[m, h] = above[m, h] + f * (below[m, h] - above[m, h])
-        above, below, f = change[change_y[y]], change[change_y[y] + second], change_fy[y]
-        for m in range(columns):
-            for h in range(3):
-                changed[m, h] = above[m, h] + f * (below[m, h] - above[m, h])
+    for y in prange(out.shape[0]):
         drawn = out[y]
-        mesh_seen, mesh_weights, shell_seen, shell_weights = (
-            mesh.triangle[y], mesh.barycentric[y], shell.triangle[y], shell.barycentric[y],
-        )  # fmt: skip
-        for x in range(width):
+        mesh_seen, mesh_weights = mesh.triangle[y], mesh.barycentric[y]
+        shell_seen, shell_weights = shell.triangle[y], shell.barycentric[y]
+        for x in range(drawn.shape[0]):
             opacity, veil = zero, zero
             p, q, r, wp, wq, wr = 0, 0, 0, zero, zero, zero
             a, b, c, wa, wb, wc = 0, 0, 0, zero, zero, zero
@@ -192,27 +176,10 @@ def _compose(scene, motion, change, shell, veils, mesh, gain, out):
                 veil = min(max((veil - SURE) / (one - two * SURE), zero), one)
                 veil = veil * veil * (three - two * veil)
                 veil *= _opacity(shell, t, sa, sb, sc, SHELL_EDGE_WIDTH)
-            behind = opacity < 0.999 and veil < one
-            # of the scene's change, and of the scene's picture where that has moved to
-            n, fn, at, under = np.uint64(0), zero, np.uint64(0), np.uint64(0)
-            w00, w10, w01, w11 = zero, zero, zero, zero
-            if behind:
-                m, f = motion_x[x], motion_fx[x]
-                dx = moved[m, 0] + f * (moved[m + second, 0] - moved[m, 0])
-                dy = moved[m, 1] + f * (moved[m + second, 1] - moved[m, 1])
-                sx, sy = min(max(np.float32(x) + dx, zero), right), min(max(np.float32(y) + dy, zero), bottom)
-                column, row = np.uint64(sx), np.uint64(sy)
-                fx, fy = sx - np.float32(column), sy - np.float32(row)
-                w00, w10, w01, w11 = (one - fx) * (one - fy), fx * (one - fy), (one - fx) * fy, fx * fy
-                at = row * stride + column * step
-                under = at + stride
-                n, fn = change_x[x], change_fx[x]
+            if veil <= zero and opacity <= zero:
+                continue
             for h in range(3):
-                value = zero
-                if behind:
-                    value = w00 * flat[at] + w10 * flat[at + step] + w01 * flat[under] + w11 * flat[under + step]
-                    value += changed[n, h] + fn * (changed[n + second, h] - changed[n, h])
-                    at, under = at + second, under + second
+                value = np.float32(drawn[x, h])
                 if veil > zero:
                     own = wi * shell.colour[i, h] + wj * shell.colour[j, h] + wk * shell.colour[k, h]
                     value += veil * (own - value)
