@@ -20,7 +20,7 @@ from models.prior.face import load_prior
 from pipeline.builtin import builtin_portrait
 from pipeline.puppet import PortraitPuppet
 from pipeline.reenactment import Reenactment, Settings
-from pipeline.live_driver import LiveDriver
+from pipeline.live.driver import LiveDriver
 from pipeline.source import prepare_picture
 from tests.conftest import Synthetic, expression, turned
 

@@ -118,10 +118,10 @@ def _live(command: Live) -> tuple[dict, str]:
     from capture.sinks import VIRTUAL_CAMERA, WINDOW
     from models.prior.face import load_prior
     from pipeline.errors import Refusal
+    from pipeline.live.stream import Delivery, go_live
     from pipeline.progress import TerminalProgress
     from pipeline.reenactment import Settings
     from pipeline.retargeting import Gains
-    from pipeline.stream import Delivery, go_live
 
     parts = ("brows", "eyes", "mouth", "head", "gaze")
     settings = Settings(

@@ -21,7 +21,7 @@ from models.prior.synthetic import render_head
 from pipeline.builtin import builtin_performance, builtin_portrait
 from pipeline.device import DeviceChoice, choose_device
 from pipeline.errors import Refusal
-from pipeline.live import LiveLoop
+from pipeline.live.loop import LiveLoop
 from pipeline.puppet import AvatarPuppet, PortraitPuppet, Puppet
 from pipeline.reenactment import Settings
 from pipeline.source import prepare_picture, prepare_source

@@ -19,13 +19,13 @@ from pipeline.alignment import align
 from pipeline.builtin import BUILTIN, builtin_performance
 from pipeline.device import choose_device
 from pipeline.errors import Refusal
+from pipeline.live.stream import reenact_causally
 from pipeline.mark import marked
 from pipeline.performance import Performance
 from pipeline.progress import Listener, counted, silent
 from pipeline.puppet import AvatarPuppet, PortraitPuppet
 from pipeline.reenactment import Reenactment, Settings
 from pipeline.source import SAME_PERSON, Source, as_same_person, open_source, pick_person, prepare_source
-from pipeline.stream import reenact_causally
 from pipeline.tracking import track
 
 _NO_WORSE = 1.25  # times its own fit's error at which a shot is still taken for a known person's

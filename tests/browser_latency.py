@@ -118,8 +118,8 @@ _WATCH = """
 
 def serve_ours(port: int, slow: float = 0.0) -> None:
     """The project's page, with numbers carried over; `slow` seconds are added to every drawing."""
-    from pipeline import live_visit, page
-    from pipeline.live import LiveLoop
+    from pipeline.live.loop import LiveLoop
+    from pipeline.page import layout, visit
 
     numbers: dict[float, int | None] = {}  # by the frame's time
     follow, draw = LiveLoop.follow, LiveLoop.draw
@@ -131,30 +131,30 @@ def serve_ours(port: int, slow: float = 0.0) -> None:
 
     def with_number(self, followed):
         time.sleep(slow)
-        picture = live_visit.limited(draw(self, followed))
+        picture = visit.limited(draw(self, followed))
         number = numbers.pop(followed.time, None)
         return picture if number is None else paint(picture, number)
 
     LiveLoop.follow, LiveLoop.draw = numbered, with_number
-    page.serve(port=port)
+    layout.serve(port=port)
 
 
 def serve_identity(port: int) -> None:
     """A page that shows what the camera sees, through the same elements."""
     import gradio as gr
 
-    from pipeline.page import _CAMERA, _START
+    from pipeline.page.browser import CAMERA, START
 
     with gr.Blocks() as blocks:
         with gr.Tabs(), gr.Tab("Live"):
             camera = gr.Image(sources=["webcam"], streaming=True, elem_id="live-camera",
-                              webcam_options=gr.WebcamOptions(mirror=False, constraints=_CAMERA), height=380)  # fmt: skip
+                              webcam_options=gr.WebcamOptions(mirror=False, constraints=CAMERA), height=380)  # fmt: skip
             gr.Markdown("", elem_id="live-latency")
             go = gr.Button("Start", elem_id="live-start")
             output = gr.Image(elem_id="live-output", format="jpeg", interactive=False, height=440)
         camera.stream(lambda image: image, camera, output, stream_every=1 / 30, concurrency_limit=2, show_progress="hidden",
                       time_limit=None)  # fmt: skip
-        go.click(None, js=_START)
+        go.click(None, js=START)
     blocks.queue().launch(server_port=port, quiet=True, ssr_mode=False)
 
 

@@ -98,7 +98,7 @@ def jitter(media: Path) -> None:
     from pipeline.alignment import align
     from pipeline.builtin import builtin_portrait
     from pipeline.flow import reference_code
-    from pipeline.live_driver import LiveDriver
+    from pipeline.live.driver import LiveDriver
     from pipeline.puppet import PortraitPuppet
     from pipeline.reenactment import Reenactment, Settings
     from pipeline.source import prepare_picture

@@ -15,8 +15,8 @@ from capture.frame import Frame
 from capture.media import open_media
 from capture.sinks import NullSink, fitted
 from models.prior.face import load_prior
-from pipeline.engine import Engine, Pace
-from pipeline.live import LiveLoop
+from pipeline.live.engine import Engine, Pace
+from pipeline.live.loop import LiveLoop
 from pipeline.puppet import open_puppet
 
 CLIP = "driver/driver_male_mouth_wide_30fps_480.mp4"

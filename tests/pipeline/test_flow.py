@@ -17,7 +17,7 @@ from capture.frame import Frame
 from capture.video import VideoReader
 from pipeline.builtin import builtin_performance, builtin_portrait
 from pipeline.flow import reenact
-from pipeline.live import LiveLoop
+from pipeline.live.loop import LiveLoop
 from pipeline.puppet import Chooser, PortraitPuppet
 from pipeline.reenactment import Settings
 from pipeline.source import prepare_picture

@@ -17,18 +17,18 @@ from capture.video import VideoReader
 from models.avatar.avatar import SUFFIX
 from models.errors import ModelError
 from pipeline.builtin import builtin_portrait
-from pipeline.engine import Engine, Pace
 from pipeline.flow import reenact
-from pipeline.live import Followed, LiveLoop, Performing
-from pipeline.live_driver import LiveDriver
-from pipeline.mailbox import Closed, Mailbox
+from pipeline.live.driver import LiveDriver
+from pipeline.live.engine import Engine, Pace
+from pipeline.live.loop import Followed, LiveLoop, Performing
+from pipeline.live.mailbox import Closed, Mailbox
+from pipeline.live.shedding import Shedding
+from pipeline.live.stream import Delivery, go_live
 from pipeline.mark import marked
 from pipeline.performance import Performance
 from pipeline.puppet import PortraitPuppet, open_puppet
 from pipeline.reenactment import Settings
-from pipeline.shedding import Shedding
 from pipeline.source import prepare_picture
-from pipeline.stream import Delivery, go_live
 from tests.conftest import Synthetic, expression, turned, write_clip
 
 MARKER = np.array([255, 0, 255])

@@ -6,22 +6,57 @@ import base64
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from time import monotonic
 
 import cv2
 import numpy as np
 
 from capture.frame import Frame
-from capture.sinks import NullSink
-from pipeline.engine import Engine, Pace
-from pipeline.live import LiveLoop
-from pipeline.mailbox import Closed, Mailbox
+from capture.sinks import NullSink, fitted
+from capture.writer import VideoWriter
+from pipeline.live.engine import Engine, Pace
+from pipeline.live.loop import Followed, LiveLoop
+from pipeline.live.mailbox import Closed, Mailbox
+from pipeline.live.recorder import PerformanceRecorder
 from pipeline.mark import marked
 
 log = logging.getLogger("understudy")
 _SIDE = 720  # longest side of a live picture
 _QUALITY = 82  # of its JPEG
+_OLDEST = 0.25  # seconds after which a frame is dropped
+_LONGEST = 7200.0  # seconds of a recording
 _GONE = 20.0  # seconds without a frame after which a visitor has left without saying so
+
+
+class _Recording:
+    """What is shown, as a video, and what the driver's face did, as codes; from one moment to another."""
+
+    def __init__(self, folder: Path, size: tuple[int, int], comment: str | None):
+        self._folder, self._start = folder, None
+        self._size = size
+        self._writer = VideoWriter(folder / "live.mp4", size[1], size[0], preset="ultrafast", comment=comment)
+        self._codes = PerformanceRecorder()
+
+    def write(self, image: np.ndarray, time: float) -> None:
+        self._start = time if self._start is None else self._start
+        if time - self._start < _LONGEST:
+            self._writer.write(fitted(image, self._size[1], self._size[0]), time - self._start)
+
+    def heard(self, followed: Followed) -> None:
+        self._codes.heard(followed)
+
+    def close(self) -> list[str]:
+        """The files written; none where nothing was shown meanwhile."""
+        if self._start is None:
+            self._writer.discard()
+            return []
+        self._writer.close()
+        files = [self._folder / "live.mp4"]
+        if self._codes:
+            files.append(self._folder / "live.safetensors")
+            self._codes.performance().save(files[-1])
+        return [str(file) for file in files]
 
 
 class _Shown(NullSink):
@@ -31,9 +66,20 @@ class _Shown(NullSink):
 
     def __init__(self) -> None:
         self.box: Mailbox[str] = Mailbox()
+        self.recording: _Recording | None = None
+        self.lock = threading.Lock()  # held while a recording is written to, begun or ended
 
     def write(self, image: np.ndarray, time: float, duration: float = 0.0) -> None:
-        self.box.put(encoded(marked(limited(image))))
+        image = marked(limited(image))
+        with self.lock:
+            if self.recording is not None:
+                self.recording.write(image, time)
+        self.box.put(encoded(image))
+
+    def heard(self, followed: Followed) -> None:
+        with self.lock:
+            if self.recording is not None:
+                self.recording.heard(followed)
 
     def close(self) -> None:
         self.box.close()
@@ -51,7 +97,7 @@ class LiveVisit:
         self._arrived: Mailbox[Frame] = Mailbox()
         self._shown = _Shown()
         self._last = monotonic()
-        self.engine = Engine(self._frames, loop, self._shown, Pace(real_time=False, max_age=0.25))
+        self.engine = Engine(self._frames, loop, self._shown, Pace(real_time=False, max_age=_OLDEST), hears=self._shown.heard)
         self._thread = threading.Thread(target=self._run, name="live visit", daemon=True)
         self._thread.start()
 
@@ -75,6 +121,21 @@ class LiveVisit:
                 spoke = monotonic()
                 words = self.engine.status()
             yield picture, words
+
+    @property
+    def records(self) -> bool:
+        return self._shown.recording is not None
+
+    def record(self, folder: Path, comment: str | None = None) -> None:
+        """Begins to keep what is shown; no longer than two hours."""
+        with self._shown.lock:
+            self._shown.recording = _Recording(folder, limited(self.loop.rest_picture()).shape[:2], comment)
+
+    def recorded(self) -> list[str]:
+        """Ends the recording; the paths of a video and of a performance, as far as there is anything in them."""
+        with self._shown.lock:
+            recording, self._shown.recording = self._shown.recording, None
+        return [] if recording is None else recording.close()
 
     def close(self) -> None:
         """Ends it; may be called again, from any thread."""

@@ -19,7 +19,7 @@ from capture.frame import FaceObservation, Frame
 from models.code import FaceCode, Person
 from models.prior.face import AnnyPrior
 from pipeline.clock import StageClock
-from pipeline.live_driver import LiveDriver
+from pipeline.live.driver import LiveDriver
 from pipeline.puppet import Puppet
 from pipeline.reenactment import Reenactment, Settings
 from pipeline.retargeting import FADE, HOLD
@@ -87,7 +87,7 @@ class LiveLoop:
         self._tracker: FaceTracker | None = None
         self._drivers: dict[int, LiveDriver] = {}
         self._quiet_until = 0.0
-        self.sparing = 0  # how much is left out to keep up (pipeline.shedding)
+        self.sparing = 0  # how much is left out to keep up (pipeline.live.shedding)
         self.faults = 0  # frames that could not be followed or drawn
         self.clock = StageClock()  # of the stages track, encode and draw
         self.choose(puppets, compose)

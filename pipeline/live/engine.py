@@ -22,9 +22,9 @@ import numpy as np
 from capture.errors import MediaError
 from capture.frame import Frame
 from capture.sinks import Sink, SinkClosed
-from pipeline.live import Followed, LiveLoop
-from pipeline.mailbox import Closed, Mailbox
-from pipeline.shedding import Shedding
+from pipeline.live.loop import Followed, LiveLoop
+from pipeline.live.mailbox import Closed, Mailbox
+from pipeline.live.shedding import Shedding
 
 log = logging.getLogger(__name__)
 _TICK = 1 / 30  # seconds between pictures while no frame comes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.code import FaceCode, Person
-from pipeline.live import Followed
+from pipeline.live.loop import Followed
 from pipeline.performance import Performance
 
 _MOST = 30 * 60 * 60 * 2  # frames: two hours at 30 a second, some 200 MB; later ones are not kept

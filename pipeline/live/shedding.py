@@ -10,7 +10,7 @@ from __future__ import annotations
 from time import monotonic
 
 from pipeline.clock import StageClock
-from pipeline.live import LiveLoop
+from pipeline.live.loop import LiveLoop
 
 LEVELS = ("everything", "smaller preview", "less refinement", "half the frame rate")
 _WINDOW = 2.0  # seconds between decisions

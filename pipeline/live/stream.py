@@ -13,11 +13,11 @@ from models.avatar.avatar import is_avatar
 from models.prior.face import AnnyPrior
 from pipeline.builtin import BUILTIN
 from pipeline.device import choose_device
-from pipeline.engine import Engine, Pace
 from pipeline.errors import Refusal
-from pipeline.live import LiveLoop
+from pipeline.live.engine import Engine, Pace
+from pipeline.live.loop import LiveLoop
+from pipeline.live.recorder import PerformanceRecorder
 from pipeline.mark import Marked, marked
-from pipeline.performance_recorder import PerformanceRecorder
 from pipeline.progress import Listener, counted, silent
 from pipeline.puppet import open_puppet
 from pipeline.reenactment import Settings
