@@ -153,7 +153,7 @@ class Page:
             with self._room:
                 if self._live >= LIVE_VISITORS:
                     raise Refusal(
-                        f"{LIVE_VISITORS} visitors are live, as many as this machine carries. Try again when one has left."
+                        f"{LIVE_VISITORS} visitors are live, and there is no room for more. Try again when one has left."
                     )
                 self._live += 1
             try:

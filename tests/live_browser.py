@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
@@ -96,12 +97,13 @@ _WATCH = """
     video.requestVideoFrameCallback(follow);
   };
   video.requestVideoFrameCallback(follow);
-  let last = null;
+  let last = null, largest = 1;
   const look = () => {
     const picture = document.querySelector(output + ' img');
     if (picture && picture.complete && picture.naturalWidth && picture.src !== last) {
       last = picture.src;
-      const number = read(pens[1], picture, wide, 1);
+      largest = Math.max(largest, picture.naturalWidth);  // a preview may be made smaller to keep up
+      const number = read(pens[1], picture, wide, picture.naturalWidth / largest);
       const now = performance.now();
       if (number !== null && taken.has(number)) {
         const [captured, previewed] = taken.get(number);
@@ -127,6 +129,8 @@ def serve_ours(port: int, slow: float = 0.0) -> None:
     def numbered(self, frame, at=None):
         if frame is not None:
             numbers[frame.time] = read(frame.image)
+            while len(numbers) > 100:  # frames that were dropped
+                numbers.pop(next(iter(numbers)))
         return follow(self, frame, at)
 
     def with_number(self, followed):
@@ -164,7 +168,7 @@ def serving(kind: str, *extra: str):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = [sys.executable, "-m", "tests.browser_latency", "--serve", kind, "--port", str(port), *extra]
+    words = [sys.executable, "-m", "tests.live_browser", "--serve", kind, "--port", str(port), *extra]
     server = subprocess.Popen(words, cwd=ROOT)
     try:
         for _ in range(480):
@@ -194,7 +198,7 @@ def _seconds_by_process() -> dict[str, float]:
         sort = next((w.rsplit(b".", 1)[-1].decode() for w in words if w.startswith(b"--utility-sub-type=")), None)
         if b"chromium" in words[0]:
             name = f"browser: {sort or kind or 'main'}"
-        elif b"tests.browser_latency" in words and b"--serve" in words:
+        elif b"tests.live_browser" in words and b"--serve" in words:
             name = "server"
         else:
             continue
@@ -238,6 +242,62 @@ def watch(address: str, camera: Path, seconds: float, prepare: Callable[[object]
     }  # fmt: skip
 
 
+def of_process(pid: int, temporary: Path) -> dict[str, float]:
+    """What a server holds: MB resident, threads, open files, and MB in its temporary folder."""
+    folder = Path(f"/proc/{pid}")
+    return {
+        "resident_mb": int((folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6,
+        "threads": len(list((folder / "task").iterdir())), "files": len(list((folder / "fd").iterdir())),
+        "temporary_mb": sum(f.stat().st_size for f in temporary.rglob("*") if f.is_file()) / 1e6,
+    }  # fmt: skip
+
+
+def soak(camera: Path, seconds: float, again: float = 20.0) -> list[dict]:
+    """Two visitors at full speed, one of whom leaves and comes anew every `again` seconds; the server every ten seconds.
+
+    The last two rows: a while after both have left.
+    """
+    from playwright.sync_api import sync_playwright
+
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        os.environ["GRADIO_TEMP_DIR"] = temporary
+        with serving("ours") as (address, server), sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path="/usr/bin/chromium", args=[*FLAGS, f"--use-file-for-fake-video-capture={camera}"]
+            )
+
+            def visit():
+                page = browser.new_context(viewport={"width": 800, "height": 900}).new_page()
+                page.goto(address)
+                page.get_by_role("tab", name="Live").click()
+                page.click("#live-start")
+                return page
+
+            def note(what: str) -> None:
+                rows.append({"at": round(time.monotonic() - started, 1), "what": what} | of_process(server.pid, Path(temporary)))
+                print(json.dumps(rows[-1]), flush=True)
+
+            started = time.monotonic()
+            note("nobody")
+            steady, other = visit(), visit()
+            came, noted = time.monotonic(), time.monotonic()
+            while time.monotonic() - started < seconds:
+                time.sleep(1)
+                if time.monotonic() - came > again:
+                    came = time.monotonic()
+                    other.context.close()
+                    other = visit()
+                if time.monotonic() - noted > 10:
+                    noted = time.monotonic()
+                    note(steady.inner_text("#live-latency"))
+            browser.close()
+            for _ in range(2):
+                time.sleep(30)
+                note("nobody")
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--serve", choices=("ours", "identity"))
@@ -245,6 +305,7 @@ def main() -> None:
     parser.add_argument("--slow", type=float, default=0.0)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--clip", default="driver/driver_male_mouth_wide_30fps_480.mp4")
+    parser.add_argument("--soak", type=float, help="seconds of `soak` instead")
     parser.add_argument("--only", choices=("ours", "identity"))
     options = parser.parse_args()
     if options.serve == "ours":
@@ -255,6 +316,9 @@ def main() -> None:
         camera = Path(f"/tmp/understudy-camera-{os.getpid()}.mjpeg")
         try:
             fake_camera(str(Path(os.environ["UNDERSTUDY_MEDIA"]) / options.clip), camera)
+            if options.soak:
+                soak(camera, options.soak)
+                return
             for kind in ("identity", "ours", "identity", "ours"):
                 if options.only in (None, kind):
                     with serving(kind, "--slow", str(options.slow)) as (address, _):
