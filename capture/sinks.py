@@ -144,6 +144,11 @@ def fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
     return out
 
 
+def halved(image: np.ndarray) -> np.ndarray:
+    """A picture at half its size."""
+    return cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+
+
 class Copied:
     """Two sinks that get the same; where the second one fails, the first one goes on and `failed` says why."""
 

@@ -352,11 +352,23 @@ def avatar_speed(media: Path) -> None:
     speed(row, head)
 
 
+def live(media: Path) -> None:
+    from tests.live_figures import engine
+
+    engine(media, row, head)
+
+
+def live_overload(media: Path) -> None:
+    from tests.live_figures import overload
+
+    overload(media, row, head)
+
+
 NAMES = {
     "landmarks": landmarks, "self": self_, "jitter": jitter, "lengths": lengths, "odd": odd, "memory": memory, "prior": prior,
     "speed": speed, "cross": cross, "encoder": encoder, "raster": raster,
     "photometric": photometric, "dense": dense, "shape": shape, "avatar": avatar, "avatar-speed": avatar_speed,
-    "avatar-ablations": avatar_ablations,
+    "avatar-ablations": avatar_ablations, "live": live, "live-overload": live_overload,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import NamedTuple
 
-import cv2
 import numba
 import numpy as np
 
 from capture.errors import MediaError
 from capture.frame import Frame
-from capture.sinks import Sink, SinkClosed
+from capture.sinks import Sink, SinkClosed, halved
 from pipeline.live.loop import Followed, LiveLoop
 from pipeline.live.mailbox import Closed, Mailbox
 from pipeline.live.shedding import Shedding
@@ -275,7 +274,7 @@ class Engine:
     def _spared(self, picture: Picture) -> Picture:
         if self._shedding.level == 0 or not getattr(self._sink, "watched", False):
             return picture
-        return picture._replace(image=cv2.resize(picture.image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+        return picture._replace(image=halved(picture.image))
 
     def _late(self, time: float) -> bool:
         """Whether a frame is older than it may be, and something newer was shown a moment ago."""

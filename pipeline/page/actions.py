@@ -44,6 +44,7 @@ class Page:
         self.prior = prior
         self._sources: dict[str, Source | Avatar] = {}
         self._room, self._live = threading.Lock(), 0  # visitors in the Live tab
+        self._visits: dict[str | None, LiveVisit] = {}  # by Gradio's session
 
     def puppet(self, name: str) -> Puppet:
         """A source, ready to be moved by one driver."""
@@ -145,7 +146,9 @@ class Page:
         if made:
             shutil.rmtree(Path(made).parent, ignore_errors=True)
 
-    def begin(self, visit: LiveVisit | None, name: str, smoothing: float, pose: str, *gains: float):
+    def begin(
+        self, request: gr.Request, visit: LiveVisit | None, name: str, smoothing: float, pose: str, *gains: float
+    ) -> LiveVisit:  # fmt: skip
         """The Start button: a loop of the visitor's own, if there is room."""
         if visit is not None:
             visit.close()
@@ -163,7 +166,17 @@ class Page:
                 raise
         except (MediaError, ModelError, Refusal) as error:
             raise gr.Error(_shown(error, name), duration=12, print_exception=False) from None
-        return LiveVisit(loop, name, self._gone)
+        visit = LiveVisit(loop, name, self._gone)
+        with self._room:
+            self._visits[request.session_hash] = visit
+        return visit
+
+    def left(self, request: gr.Request) -> None:
+        """The visitor has closed the page."""
+        with self._room:
+            visit = self._visits.pop(request.session_hash, None)
+        if visit is not None:
+            visit.close()
 
     def _gone(self) -> None:
         with self._room:
@@ -196,17 +209,18 @@ class Page:
         if visit is None:
             raise gr.Error("There is nothing to record yet. Press Start first.", duration=8, print_exception=False)
         if visit.records:
-            return "Record", visit.recorded(), made
+            return "Record", gr.update(value=visit.recorded(), visible=True), made
         folder = tempfile.mkdtemp(prefix="understudy-")
         visit.record(Path(folder), _comment(visit.source))
-        return "End the recording", None, [*made, folder]
+        return "End the recording", gr.skip(), [*made, folder]
 
     @staticmethod
     def stopped(visit: LiveVisit | None):
         """Frees the visitor's live loop, and lets the camera's controls start afresh; gives what was being recorded."""
         files = gr.skip()
         if visit is not None:
-            files = visit.recorded() or gr.skip()
+            recorded = visit.recorded()
+            files = gr.update(value=recorded, visible=True) if recorded else files
             visit.close()
         return gr.update(visible=True, value=None), None, "The camera is off. Press start and allow the camera.", "Record", files
 

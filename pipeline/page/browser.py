@@ -6,6 +6,7 @@ CSS = """
 #source-gallery {min-height: 130px; min-width: 0}
 #source-gallery .grid-container {grid-template-columns: repeat(auto-fill, 110px) !important; grid-auto-flow: row; min-width: 0}
 #live-latency {min-height: 1.5em}
+#live-output img {width: 100%; height: 100%; object-fit: contain}
 .mirrored video, .mirrored img {transform: scaleX(-1)}
 @media (max-width: 640px) { .gradio-container {padding: 6px !important} }
 """

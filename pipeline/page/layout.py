@@ -73,7 +73,7 @@ def build(prior: AnnyPrior | None = None, source: str | None = None) -> gr.Block
             with gr.Column(scale=1, min_width=200):
                 upload = gr.File(
                     label="Add a photo, video or avatar", file_types=["image", "video", SUFFIX], elem_id="source-upload",
-                    height=130,
+                    height=150,
                 )  # fmt: skip
                 agreed = gr.Checkbox(label="Whoever my files show has agreed", elem_id="consent", container=False)
         with gr.Row():
@@ -120,8 +120,10 @@ def build(prior: AnnyPrior | None = None, source: str | None = None) -> gr.Block
                         picture = _live_image(encoded(limited(rest_picture(page.puppet(BUILTIN)))))
                         latency = gr.Markdown("The camera is off. Press start and allow the camera.", elem_id="live-latency")
                         record = gr.Button("Record", elem_id="live-record")
-                        files = gr.File(label="Recorded: the video, and the performance without a pixel", elem_id="live-files",
-                                        interactive=False, height=90)  # fmt: skip
+                        files = gr.File(
+                            label="Recorded: the video, and the performance without a pixel", elem_id="live-files",
+                            interactive=False, visible=False,
+                        )  # fmt: skip
             with gr.Tab("Avatar", id="avatar"):
                 mine = gr.State([], time_to_live=_KEEP[1], delete_callback=_removed)
                 with gr.Row():
@@ -167,6 +169,7 @@ def build(prior: AnnyPrior | None = None, source: str | None = None) -> gr.Block
         record.click(page.record, [visit, mine], [record, files, mine], show_progress="hidden")
         mirror.change(None, mirror, js=MIRROR)
         neutral.click(page.neutral, visit, None, show_progress="hidden")
+        blocks.unload(page.left)
     return blocks
 
 

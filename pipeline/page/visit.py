@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from capture.frame import Frame
-from capture.sinks import NullSink, fitted
+from capture.sinks import NullSink, fitted, halved
 from capture.writer import VideoWriter
 from pipeline.live.engine import Engine, Pace
 from pipeline.live.loop import Followed, LiveLoop
@@ -26,7 +26,7 @@ _SIDE = 720  # longest side of a live picture
 _QUALITY = 82  # of its JPEG
 _OLDEST = 0.25  # seconds after which a frame is dropped
 _LONGEST = 7200.0  # seconds of a recording
-_GONE = 20.0  # seconds without a frame after which a visitor has left without saying so
+_GONE = 10.0  # seconds without a frame after which a visitor has left without saying so
 
 
 class _Recording:
@@ -62,9 +62,8 @@ class _Recording:
 class _Shown(NullSink):
     """Encodes pictures as the browser takes them; the newest waits."""
 
-    watched = True
-
-    def __init__(self) -> None:
+    def __init__(self, loop: LiveLoop) -> None:
+        self._loop = loop
         self.box: Mailbox[str] = Mailbox()
         self.recording: _Recording | None = None
         self.lock = threading.Lock()  # held while a recording is written to, begun or ended
@@ -74,7 +73,7 @@ class _Shown(NullSink):
         with self.lock:
             if self.recording is not None:
                 self.recording.write(image, time)
-        self.box.put(encoded(image))
+        self.box.put(encoded(halved(image) if self._loop.sparing else image))
 
     def heard(self, followed: Followed) -> None:
         with self.lock:
@@ -95,7 +94,7 @@ class LiveVisit:
         """
         self.loop, self.source, self._left = loop, source, left
         self._arrived: Mailbox[Frame] = Mailbox()
-        self._shown = _Shown()
+        self._shown = _Shown(loop)
         self._last = monotonic()
         self.engine = Engine(self._frames, loop, self._shown, Pace(real_time=False, max_age=_OLDEST), hears=self._shown.heard)
         self._thread = threading.Thread(target=self._run, name="live visit", daemon=True)

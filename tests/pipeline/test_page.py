@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -208,13 +209,14 @@ def test_a_third_live_visitor_is_told_that_there_is_no_room(prior, monkeypatch):
     from pipeline.page import actions
 
     page = actions.Page(prior)
-    strengths = ("relative", 1, 1, 1, 1, 1)
-    visits = [page.begin(None, "builtin", 1.0, *strengths) for _ in range(actions.LIVE_VISITORS)]
+    sessions = iter(SimpleNamespace(session_hash=f"visitor {k}") for k in range(10))
+    begin = lambda: page.begin(next(sessions), None, "builtin", 1.0, "relative", 1, 1, 1, 1, 1)
+    visits = [begin() for _ in range(actions.LIVE_VISITORS)]
     with pytest.raises(gr.Error, match="no room for more"):
-        page.begin(None, "builtin", 1.0, *strengths)
-    visits[0].close()
+        begin()
+    page.left(SimpleNamespace(session_hash="visitor 0"))  # the page was closed without a word
     wait_until(lambda: page._live == actions.LIVE_VISITORS - 1, 20)
-    visits.append(page.begin(None, "builtin", 1.0, *strengths))
+    visits.append(begin())
     for visit in visits[1:]:
         visit.close()
     wait_until(lambda: page._live == 0, 20)
