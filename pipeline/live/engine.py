@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import monotonic, sleep
@@ -24,6 +25,7 @@ from capture.sinks import Sink, SinkClosed, halved
 from pipeline.live.loop import Followed, LiveLoop
 from pipeline.live.mailbox import Closed, Mailbox
 from pipeline.live.shedding import Shedding
+from pipeline.retargeting import HOLD
 
 log = logging.getLogger(__name__)
 _TICK = 1 / 30  # seconds between pictures while no frame comes
@@ -39,11 +41,12 @@ Frames = Callable[[], Iterator[Frame]]
 
 
 class Picture(NamedTuple):
-    """What is delivered: H x W x 3 uint8 sRGB, its frame's time, and seconds until the next."""
+    """What is delivered: H x W x 3 uint8 sRGB, its frame's time, seconds until the next, and whether there was no frame."""
 
     image: np.ndarray
     time: float
     duration: float
+    missed: bool
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ class Engine:
         self._shedding = Shedding(loop)
         self.clock = loop.clock  # with the stages wait, deliver and age beside the loop's own
         self.frames_in = self.frames_out = self.too_old = self.lost = self.outages = self.frozen = 0
-        self._seen = False
+        self._seen, self._last_seen = False, 0.0
+        self._moments: deque[float] = deque(maxlen=60)  # of the latest pictures
 
     def run(self) -> dict:
         """Works until the frames end or the sink is closed; returns `report()`. Raises what a camera, or the sink, raises.
@@ -226,11 +230,14 @@ class Engine:
                 raise
             if self._late(followed.time):
                 continue
-            self._seen = followed.seen
+            if not followed.missed or followed.time - self._last_seen > HOLD:
+                self._seen = followed.seen
+            if followed.seen:
+                self._last_seen = followed.time
             self.lost += not followed.seen
             if self._hears is not None:
                 self._hears(followed)
-            self._drawn.put(Picture(self._loop.draw(followed), followed.time, followed.duration))
+            self._drawn.put(Picture(self._loop.draw(followed), followed.time, followed.duration, followed.missed))
 
     # deliver
 
@@ -245,12 +252,13 @@ class Engine:
                 return
             if picture is not None:
                 try:
-                    self.clock("deliver", lambda: self._sink.write(*self._spared(picture)))
+                    self.clock("deliver", lambda: self._sink.write(*self._spared(picture)[:3]))
                 except SinkClosed:
                     return
                 self.frames_out += 1
                 self._shown = monotonic()
-                if not self._pace.keep:
+                self._moments.append(self._shown)
+                if not self._pace.keep and not picture.missed:
                     self.clock.add("age", self._shown - self._start - picture.time)
                     self._shedding.heard(self.frames_in, self.frames_out, self.clock)
             if self._say is not None and monotonic() - spoke > _STATUS:
@@ -260,7 +268,8 @@ class Engine:
     def status(self) -> str:
         """How it goes, in a line."""
         ages = self.clock.latest("age", 90)
-        rate = self.frames_out / max(monotonic() - self._began, 1e-9)
+        moments = list(self._moments)
+        rate = (len(moments) - 1) / max(monotonic() - moments[0], 1e-9) if moments else 0.0
         words = [f"{rate:.0f} pictures a second"]
         if len(ages):
             words.append(f"age {_milliseconds(ages, 50):.0f} ms (p95 {_milliseconds(ages, 95):.0f})")

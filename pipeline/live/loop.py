@@ -55,11 +55,13 @@ class Followed:
     Attributes:
         time: seconds, the frame's own.
         duration: seconds until the next frame, as far as known.
+        missed: whether no frame came, and this is about the moment alone.
     """
 
     time: float
     drivers: tuple[Performing, ...]
     duration: float = 0.0
+    missed: bool = False
 
     @property
     def seen(self) -> bool:
@@ -86,7 +88,7 @@ class LiveLoop:
         self.settings, self._prior, self._background, self._cast = settings, prior, background, cast
         self._tracker: FaceTracker | None = None
         self._drivers: dict[int, LiveDriver] = {}
-        self._quiet_until = 0.0
+        self._quiet_until, self._last_frame = 0.0, 0.0
         self.sparing = 0  # how much is left out to keep up (pipeline.live.shedding)
         self.faults = 0  # frames that could not be followed or drawn
         self.clock = StageClock()  # of the stages track, encode and draw
@@ -119,6 +121,7 @@ class LiveLoop:
         numbers = self._numbers()
         seen: dict[int, FaceObservation] = {}
         if frame is not None:
+            self._last_frame = at
             frame = _not_too_large(frame)
             try:
                 tracker = self._tracked_by(max(numbers) + 1)
@@ -135,13 +138,14 @@ class LiveLoop:
             code = None
             try:
                 if frame is None:
-                    driver.nothing()
+                    if at - self._last_frame > HOLD:  # a hiccup is bridged
+                        driver.nothing()
                 else:
                     code = self.clock("encode", lambda: driver(seen.get(number), frame))
             except Exception:
                 self._failed("a face could not be fitted", at)
             drivers.append(Performing(code, driver.person, driver.reference, driver.version))
-        return Followed(at, tuple(drivers), frame.duration if frame is not None else 0.0)
+        return Followed(at, tuple(drivers), frame.duration if frame is not None else 0.0, frame is None)
 
     def draw(self, followed: Followed) -> np.ndarray:
         """H x W x 3 uint8 sRGB of the source's size."""

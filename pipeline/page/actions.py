@@ -186,13 +186,14 @@ class Page:
         self, image: np.ndarray | None, visit: LiveVisit | None, name: str, smoothing: float, pose: str, *gains: float
     ) -> None:  # fmt: skip
         """A camera picture, with what the visitor has chosen by then."""
-        if image is None or visit is None:
+        loop = visit.loop if visit is not None else None
+        if image is None or loop is None:
             return
-        visit.loop.settings = _settings(pose, *gains, smoothing=smoothing)
+        loop.settings = _settings(pose, *gains, smoothing=smoothing)
         if visit.source != name:
             visit.source = name  # asked for once
             try:
-                visit.loop.choose(self.puppet(name))
+                loop.choose(self.puppet(name))
             except (MediaError, ModelError, Refusal) as error:
                 gr.Warning(f"{_shown(error, name)} The one before stays.", duration=12)
         visit.arrive(image)
@@ -206,7 +207,7 @@ class Page:
 
     def record(self, visit: LiveVisit | None, made: list[str]):
         """The Record button: begins, and at the next press gives the video and the performance."""
-        if visit is None:
+        if visit is None or visit.loop is None:
             raise gr.Error("There is nothing to record yet. Press Start first.", duration=8, print_exception=False)
         if visit.records:
             return "Record", gr.update(value=visit.recorded(), visible=True), made
@@ -227,7 +228,7 @@ class Page:
     @staticmethod
     def neutral(visit: LiveVisit | None) -> None:
         """Meets the driver afresh: the next frame stands for the portrait's own pose."""
-        if visit is not None:
+        if visit is not None and visit.loop is not None:
             visit.loop.calibrate()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import ctypes
+import gc
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -63,7 +65,7 @@ class _Shown(NullSink):
     """Encodes pictures as the browser takes them; the newest waits."""
 
     def __init__(self, loop: LiveLoop) -> None:
-        self._loop = loop
+        self.loop: LiveLoop | None = loop
         self.box: Mailbox[str] = Mailbox()
         self.recording: _Recording | None = None
         self.lock = threading.Lock()  # held while a recording is written to, begun or ended
@@ -73,7 +75,7 @@ class _Shown(NullSink):
         with self.lock:
             if self.recording is not None:
                 self.recording.write(image, time)
-        self.box.put(encoded(halved(image) if self._loop.sparing else image))
+        self.box.put(encoded(halved(image) if self.loop.sparing else image))
 
     def heard(self, followed: Followed) -> None:
         with self.lock:
@@ -92,11 +94,14 @@ class LiveVisit:
         source: the name of who is moved.
         left: is called once, when it is over.
         """
-        self.loop, self.source, self._left = loop, source, left
+        self.loop: LiveLoop | None = loop  # None once it is over: Gradio keeps a visitor's things for an hour
+        self.source, self._left = source, left
         self._arrived: Mailbox[Frame] = Mailbox()
         self._shown = _Shown(loop)
         self._last = monotonic()
-        self.engine = Engine(self._frames, loop, self._shown, Pace(real_time=False, max_age=_OLDEST), hears=self._shown.heard)
+        self.engine: Engine | None = Engine(
+            self._frames, loop, self._shown, Pace(real_time=False, max_age=_OLDEST), hears=self._shown.heard
+        )
         self._thread = threading.Thread(target=self._run, name="live visit", daemon=True)
         self._thread.start()
 
@@ -109,8 +114,8 @@ class LiveVisit:
 
     def pictures(self) -> Iterator[tuple[str, str | None]]:
         """(data URL, words about how it goes where there are new ones), until the visit is over."""
-        spoke = -np.inf
-        while True:
+        spoke, engine = -np.inf, self.engine
+        while engine is not None:
             try:
                 picture = self._shown.box.take()
             except Closed:
@@ -118,7 +123,7 @@ class LiveVisit:
             words = None
             if monotonic() - spoke > 0.7:
                 spoke = monotonic()
-                words = self.engine.status()
+                words = engine.status()
             yield picture, words
 
     @property
@@ -128,7 +133,8 @@ class LiveVisit:
     def record(self, folder: Path, comment: str | None = None) -> None:
         """Begins to keep what is shown; no longer than two hours."""
         with self._shown.lock:
-            self._shown.recording = _Recording(folder, limited(self.loop.rest_picture()).shape[:2], comment)
+            if self.loop is not None:
+                self._shown.recording = _Recording(folder, limited(self.loop.rest_picture()).shape[:2], comment)
 
     def recorded(self) -> list[str]:
         """Ends the recording; the paths of a video and of a performance, as far as there is anything in them."""
@@ -139,8 +145,9 @@ class LiveVisit:
     def close(self) -> None:
         """Ends it; may be called again, from any thread."""
         self._arrived.close()
-        self.engine.stop()
         self._shown.close()
+        if (engine := self.engine) is not None:
+            engine.stop()
 
     def _frames(self) -> Iterator[Frame]:
         while True:
@@ -155,16 +162,28 @@ class LiveVisit:
                 return
 
     def _run(self) -> None:
+        engine, loop = self.engine, self.loop
         try:
-            self.engine.run()
+            engine.run()
         except Closed:
             pass
         except Exception:
             log.exception("a live visit failed")
         finally:
             self.close()
-            self.loop.close()
+            loop.close()
+            self.engine = self.loop = self._shown.loop = engine = loop = None
             self._left()
+            _give_back()
+
+
+def _give_back() -> None:
+    """Returns a visit's memory to the system: what holds each other is found, and what Linux' allocator keeps is let go."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):
+        log.debug("memory is given back by itself here")
 
 
 def limited(image: np.ndarray) -> np.ndarray:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from capture.errors import MediaError
 from capture.face_tracker import FaceTracker
 from capture.frame import Frame
-from capture.sinks import NullSink, SinkClosed, fitted
+from capture.sinks import NullSink, SinkClosed, check_sink, fitted, open_sink
 from capture.video import VideoReader
 from models.avatar.avatar import SUFFIX
 from models.errors import ModelError
+from models.prior.face import EXPRESSIONS
 from pipeline.builtin import builtin_portrait
+from pipeline.errors import Refusal
 from pipeline.flow import reenact
 from pipeline.live.driver import LiveDriver
 from pipeline.live.engine import Engine, Pace
@@ -203,6 +209,21 @@ def test_the_same_camera_at_another_resolution_is_the_same_driver(loop, performe
     assert met_anew.version > before.version
 
 
+def test_a_second_person_who_comes_in_is_not_the_driver(loop, prior, performer):
+    """A larger face beside the driver's, from the middle of the stream on: code and person stay the driver's."""
+    other = Synthetic(prior, 7, 320, 480.0)
+    closed = other.picture(other.code())
+    alone = np.hstack([performer[0], np.full_like(performer[0], 120)])
+    both = np.hstack([performer[6], closed])
+    for i in range(10):
+        before = loop.follow(Frame(np.ascontiguousarray(alone), i / 30)).drivers[0]
+    for i in range(10, 30):
+        after = loop.follow(Frame(np.ascontiguousarray(both), i / 30)).drivers[0]
+    assert after.code is not None and abs(after.code.translation[0] - before.code.translation[0]) < 0.05
+    jaw = EXPRESSIONS.index("jawOpen")
+    assert after.code.expression[jaw] > before.code.expression[jaw] + 0.1
+
+
 def test_a_source_that_cannot_be_drawn_changes_nothing(loop, prior, performer, tmp_path):
     loop(Frame(performer[0], 0.0))
     rest = loop.rest_picture()
@@ -363,6 +384,109 @@ def test_work_is_shed_in_order_and_taken_up_again():
 
 
 # what goes out
+
+
+@pytest.fixture
+def loopback(monkeypatch):
+    """A stand-in for pyvirtualcam: what it was asked for, and the frames sent."""
+
+    class Camera:
+        def __init__(self, width, height, fps, fmt):
+            if width > 2000:
+                raise RuntimeError("'v4l2loopback' backend: No v4l2 loopback device found.\nDid you load the module?")
+            self.size, self.device, self.sent = (width, height), "/dev/video9", []
+            made.append(self)
+
+        def send(self, frame):
+            assert frame.shape == (self.size[1], self.size[0], 3) and frame.flags.c_contiguous
+            self.sent.append(frame)
+
+        def close(self):
+            self.sent.append(None)
+
+    made = []
+    module = SimpleNamespace(Camera=Camera, PixelFormat=SimpleNamespace(RGB="RGB"))
+    monkeypatch.setitem(sys.modules, "pyvirtualcam", module)
+    return made
+
+
+def test_a_virtual_camera_gets_pictures_of_its_size_with_the_mark(tmp_path, prior, performer, loopback):
+    clip = write_clip(tmp_path / "driver.mp4", performer, rate=24)
+    delivery = Delivery(width=640, height=360)
+    go_live("builtin", str(clip), "virtualcam", Settings(mark=True), delivery, prior)
+    (camera,) = loopback
+    assert len(camera.sent) > 3 and camera.sent[-1] is None
+    assert camera.sent[0][0, 0].max() == 0 and camera.sent[0][180, 320].max() > 0  # whole, on black, and rest comes first
+    with pytest.raises(MediaError, match="no virtual camera takes 4000x16.*v4l2loopback") as told:
+        open_sink("virtualcam", 4000, 16)
+    assert "\n" not in str(told.value)
+
+
+def test_without_the_package_a_virtual_camera_is_refused_in_a_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyvirtualcam", None)
+    with pytest.raises(MediaError, match="pip install pyvirtualcam"):
+        check_sink("virtualcam")
+
+
+@pytest.mark.skipif(bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")), reason="there is a screen here")
+def test_without_a_screen_a_window_is_refused_in_a_line():
+    with pytest.raises(MediaError, match="no screen answers"):
+        check_sink("window")
+
+
+@pytest.mark.parametrize("name", ["builtin", "photo.png", "missing.mp4", "webcam:77", "webcam:x"])
+def test_drivers_that_cannot_be_live_are_refused_in_a_line(tmp_path, prior, name):
+    Image.fromarray(builtin_portrait()).save(tmp_path / "photo.png")
+    driver = str(tmp_path / name) if "." in name else name
+    with pytest.raises((MediaError, Refusal)) as told:
+        go_live("builtin", driver, "null", Settings(), Delivery(), prior)
+    assert "\n" not in str(told.value) and str(told.value).endswith(".")
+
+
+def test_a_clip_without_a_face_leaves_no_file(tmp_path, prior):
+    clip = write_clip(tmp_path / "plain.mp4", [np.full((120, 160, 3), 90, np.uint8)] * 8)
+    with pytest.raises(Refusal, match="no face found"):
+        go_live("builtin", str(clip), str(tmp_path / "out.mp4"), Settings(), Delivery(), prior)
+    assert [p.name for p in tmp_path.iterdir()] == ["plain.mp4"]
+
+
+def test_a_camera_into_a_file_keeps_what_came_until_it_was_stopped(tmp_path, prior, performer, monkeypatch):
+    """Through a stand-in for OpenCV's camera, which is unplugged after twenty frames; then Ctrl-C."""
+    taken = []
+
+    class Camera:
+        def __init__(self, index):
+            self.left = 20 if not taken else 0
+            taken.append(index)
+
+        def isOpened(self):
+            if len(taken) > 2:
+                raise KeyboardInterrupt
+            return len(taken) < 2
+
+        def set(self, *_):
+            return True
+
+        def get(self, what):
+            import cv2
+
+            return {cv2.CAP_PROP_FRAME_WIDTH: 320, cv2.CAP_PROP_FRAME_HEIGHT: 320}.get(what, 0.0)
+
+        def read(self):
+            time.sleep(0.03)
+            self.left -= 1
+            return self.left >= 0, performer[self.left % 24][..., ::-1]
+
+        def release(self):
+            pass
+
+    monkeypatch.setattr("capture.webcam.cv2.VideoCapture", Camera)
+    report = None
+    with pytest.raises(KeyboardInterrupt):
+        report = go_live("builtin", "webcam:0", str(tmp_path / "out.mp4"), Settings(), Delivery(), prior)
+    assert report is None
+    shown = list(VideoReader(tmp_path / "out.mp4"))
+    assert len(shown) > 5 and not any(leaks(f.image) for f in shown)
 
 
 def test_a_picture_is_fitted_whole_on_black():
