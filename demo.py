@@ -1,5 +1,7 @@
-"""Starts the web page on 127.0.0.1:7860, nothing else."""
+"""Starts the web page, nothing else."""
 
+import os
+import sys
 from dataclasses import dataclass
 
 import tyro
@@ -9,8 +11,12 @@ import tyro
 class Demo:
     """A page where one person's performance drives another person's picture."""
 
+    host: str = "127.0.0.1"
+    """Where the page listens; anything but this machine alone needs a password in UNDERSTUDY_PASSWORD (user: understudy)."""
     port: int = 7860
-    """Where the page listens on this machine."""
+    """On which port."""
+    source: str | None = None
+    """Photo, video or avatar that is chosen from the start."""
 
 
 if __name__ == "__main__":
@@ -18,7 +24,16 @@ if __name__ == "__main__":
     from pipeline.__main__ import quiet_natives
 
     quiet_natives()
-    from pipeline.page import serve
+    from capture.errors import MediaError
+    from models.errors import ModelError
+    from pipeline.errors import Refusal
+    from pipeline.page.layout import serve
 
-    print(f"Understudy comes up on http://127.0.0.1:{options.port} (the first start takes a minute; Ctrl-C ends it)", flush=True)
-    serve(port=options.port)
+    print(
+        f"Understudy comes up on http://{options.host}:{options.port} (the first start takes a minute; Ctrl-C ends it)",
+        flush=True,
+    )
+    try:
+        serve(options.host, options.port, options.source, os.environ.get("UNDERSTUDY_PASSWORD"))
+    except (MediaError, ModelError, Refusal, OSError) as error:
+        sys.exit(" ".join(str(error).split()))

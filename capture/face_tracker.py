@@ -66,6 +66,7 @@ class FaceTracker:
     """Follows up to `people` faces; each keeps its id through losses shorter than a second."""
 
     def __init__(self, people: int = 1, still: bool = False, turns: int = 0):
+        self.people = people
         self._mesh = FaceMesh(people, still, turns=turns)
         self._seen: dict[int, tuple[np.ndarray, float, float]] = {}  # id: centre, width, time
         self._next = 0

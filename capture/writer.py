@@ -33,6 +33,7 @@ class VideoWriter:
         audio_from: a media file whose first sound track goes along; its time 0 is that file's first shown picture.
         audio_start: seconds in that file at which its first picture is shown.
         lossless: RGB without loss, for measurements.
+        comment: kept in the file's metadata.
 
     Raises:
         MediaError: before any work, where the file can't be written.
@@ -40,7 +41,7 @@ class VideoWriter:
 
     def __init__(
         self, path: str | Path, width: int, height: int, *, audio_from: str | Path | None = None, audio_start: float = 0.0,
-        rate: Fraction | None = None, crf: int = 16, preset: str = "veryfast", lossless: bool = False,
+        rate: Fraction | None = None, crf: int = 16, preset: str = "veryfast", lossless: bool = False, comment: str | None = None,
     ):  # fmt: skip
         self.path = Path(path)
         kind = _CONTAINERS.get(self.path.suffix.lower())
@@ -55,6 +56,8 @@ class VideoWriter:
             self._container = av.open(str(self._partial), "w", format=kind)
         except (OSError, FFmpegError) as error:
             raise MediaError(f"{path}: can't be written ({error.strerror or error}). Name a place you may write to.") from None
+        if comment:
+            self._container.metadata["comment"] = comment
         codec = "libx264rgb" if lossless else "libx264"
         self._stream = self._container.add_stream(codec, rate=rate or Fraction(30))
         self._stream.width, self._stream.height = width, height

@@ -18,8 +18,9 @@ from capture.frame import Frame
 from capture.photo import write_photo
 from models.prior.face import load_prior
 from pipeline.builtin import builtin_portrait
-from pipeline.flow import Settings
-from pipeline.live import LiveDriver
+from pipeline.puppet import PortraitPuppet
+from pipeline.reenactment import Reenactment, Settings
+from pipeline.live.driver import LiveDriver
 from pipeline.source import prepare_picture
 from tests.conftest import Synthetic, expression, turned
 
@@ -36,7 +37,7 @@ def main() -> None:
     prior = load_prior()
     driver = Synthetic(prior, 2, focal=900.0)
     portrait = cv2.resize(builtin_portrait()[:250, 96:346], (640, 640), interpolation=cv2.INTER_CUBIC)
-    targets = [prepare_picture(portrait, prior)]
+    targets = [PortraitPuppet(prepare_picture(portrait, prior))]
     side = 240
     rows: list[list[np.ndarray]] = [[] for _ in range(1 + len(targets))]
     live, loops = LiveDriver(prior, smoothing=0.0), [None] * len(targets)
@@ -46,7 +47,7 @@ def main() -> None:
             code = live(tracker(frame)[0], frame)
             rows[0].append(frame.image)
             for k, target in enumerate(targets):
-                loops[k] = live.reenactment(target, Settings(), loops[k])
+                loops[k] = Reenactment(target, live.person, live.reference, Settings(), previous=loops[k])
                 rows[k + 1].append(loops[k](replace(code, confidence=1.0), frame.time))
     cells = [np.concatenate([cv2.resize(c, (side, side), interpolation=cv2.INTER_AREA) for c in row], 1) for row in rows]
     write_photo(Path(__file__).with_name("picture.jpg"), np.concatenate(cells))

@@ -11,7 +11,7 @@ import sys
 
 import tyro
 
-from pipeline.commands import Bench, Command, Evaluate, EvaluateEncoder, LearnAvatar, Reenact, Track, TrainEncoder
+from pipeline.commands import Bench, Command, Evaluate, EvaluateEncoder, LearnAvatar, Live, Reenact, Track, TrainEncoder
 from pipeline.device import DeviceChoice
 
 GainRange = (0.0, 3.0)
@@ -42,7 +42,8 @@ def run(command: Command) -> None:
 
     check_writable(command.json)
     if isinstance(command, Reenact):
-        from pipeline.flow import Settings, check_output, reenact
+        from pipeline.flow import check_output, reenact
+        from pipeline.reenactment import Settings
         from pipeline.retargeting import Gains
 
         gain = _in_range("--expression-gain", command.expression_gain, *GainRange)
@@ -52,15 +53,21 @@ def run(command: Command) -> None:
             audio=_one_of("--audio", command.audio, ("driver", "source", "none")),
             person=int(_in_range("--person", command.person, 0, 19)),
             smoothing=_in_range("--smoothing", command.smoothing, 0, 10),
+            mark=command.mark,
             device=_device(command.device),
         )
         check_output(command.output)
         with TerminalProgress() as progress:
-            report = reenact(command.source, command.driver, command.output, settings, prior=load_prior(), listen=progress)
+            report = reenact(
+                command.source, command.driver, command.output, settings, prior=load_prior(), listen=progress,
+                causal=command.causal,
+            )  # fmt: skip
         size = f"{report['width']}x{report['height']}"
         line = f"{report['output']}: {_count(report['frames'], 'frame')}, {report['duration']:.2f} s, {size}"
         if report["lost_frames"]:
             line += f", the driver's face was lost in {report['lost_frames']}"
+    elif isinstance(command, Live):
+        report, line = _live(command)
     elif isinstance(command, Track):
         report, line = _track(command)
     elif isinstance(command, LearnAvatar):
@@ -105,6 +112,45 @@ def run(command: Command) -> None:
     if command.json:
         write_json(command.json, report)
     print(line)
+
+
+def _live(command: Live) -> tuple[dict, str]:
+    from capture.sinks import VIRTUAL_CAMERA, WINDOW
+    from models.prior.face import load_prior
+    from pipeline.errors import Refusal
+    from pipeline.live.stream import Delivery, go_live
+    from pipeline.progress import TerminalProgress
+    from pipeline.reenactment import Settings
+    from pipeline.retargeting import Gains
+
+    parts = ("brows", "eyes", "mouth", "head", "gaze")
+    settings = Settings(
+        pose=_one_of("--pose", command.pose, ("relative", "absolute", "off")),
+        gains=Gains(**{part: _in_range(f"--{part}", getattr(command, part), *GainRange) for part in parts}),
+        audio=_one_of("--audio", command.audio, ("driver", "source", "none")),
+        person=int(_in_range("--person", command.person, 0, 19)),
+        smoothing=_in_range("--smoothing", command.smoothing, 0, 10),
+        mark=command.sink in (WINDOW, VIRTUAL_CAMERA) if command.mark is None else command.mark,
+        device=_device(command.device),
+    )
+    for flag, side in (("--width", command.width), ("--height", command.height)):
+        if side is not None:
+            _in_range(flag, side, 16, 8192)
+    if command.performance and not command.performance.endswith(".safetensors"):
+        raise Refusal(f"{command.performance}: can't write a performance so, expected .safetensors. Name it so.")
+    delivery = Delivery(
+        command.width, command.height, _in_range("--max-age-ms", command.max_age_ms, 10, 10000) / 1000,
+        command.record, command.performance,
+    )  # fmt: skip
+    with TerminalProgress() as progress:
+        report = go_live(
+            command.source, command.driver, command.sink, settings, delivery, load_prior(), progress, progress.say
+        )  # fmt: skip
+    line = f"{command.sink}: {_count(report['frames_out'], 'picture')} of {_count(report['frames_in'], 'frame')}"
+    line += f" in {report['seconds']:.1f} s, {report['fps']:.1f} a second"
+    if report["age_ms"]["p50"] is not None:
+        line += f", age {report['age_ms']['p50']:.0f} ms (p95 {report['age_ms']['p95']:.0f})"
+    return report, line + (f"; no face in {report['frames_without_face']}" if report["frames_without_face"] else "")
 
 
 def _count(number: int, what: str) -> str:
@@ -249,7 +295,7 @@ def main() -> int:
     # as with Ctrl-C, being told to end leaves nothing half-written; in the background of a script Ctrl-C itself may be deaf
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     names = {
-        "reenact": Reenact, "track": Track, "avatar": LearnAvatar, "evaluate": Evaluate, "bench": Bench,
+        "reenact": Reenact, "live": Live, "track": Track, "avatar": LearnAvatar, "evaluate": Evaluate, "bench": Bench,
         "train-encoder": TrainEncoder,
         "evaluate-encoder": EvaluateEncoder,
     }  # fmt: skip

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
 from time import perf_counter
-from typing import TypeVar
 
 import cv2
 import numpy as np
 
-from capture.face_tracker import FaceMesh, FaceTracker
+from capture.face_tracker import FaceMesh
 from capture.frame import Frame
 from capture.media import open_media
 from models.avatar.avatar import is_avatar, load_avatar
@@ -23,33 +21,13 @@ from models.prior.synthetic import render_head
 from pipeline.builtin import builtin_performance, builtin_portrait
 from pipeline.device import DeviceChoice, choose_device
 from pipeline.errors import Refusal
-from pipeline.flow import Reenactment, Settings
-from pipeline.live import LiveDriver
+from pipeline.live.loop import LiveLoop
 from pipeline.puppet import AvatarPuppet, PortraitPuppet, Puppet
+from pipeline.reenactment import Settings
 from pipeline.source import prepare_picture, prepare_source
 
 SIZE = 512
 _WARM = 20  # frames before the clock starts: compiled code, caches, the driver's calibration
-Result = TypeVar("Result")
-
-
-class StageClock:
-    """Collects seconds by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, list[float]] = {}
-
-    def __call__(self, stage: str, work: Callable[[], Result]) -> Result:
-        start = perf_counter()
-        result = work()
-        self.seconds.setdefault(stage, []).append(perf_counter() - start)
-        return result
-
-    def rows(self) -> dict[str, dict[str, float]]:
-        return {
-            stage: {"median_ms": 1e3 * float(np.median(s)), "p95_ms": 1e3 * float(np.percentile(s, 95))}
-            for stage, s in self.seconds.items()
-        }
 
 
 def synthetic_driver(prior: AnnyPrior, frames: int) -> list[Frame]:
@@ -95,29 +73,23 @@ def bench(
     mesh.close()
     bare_seconds = float(np.sum(bare[_WARM:]))
 
-    clock = StageClock()
-    performer = LiveDriver(prior)
-    reenactment: Reenactment | None = None
+    live = LiveLoop(prior, ready, settings, background=False)
     loop = []
-    with FaceTracker() as tracker:
-        for number, frame in enumerate(driver):
-            if number == _WARM:
-                clock.seconds.clear()
-            start = perf_counter()
-            people = clock("track", lambda: tracker(frame))
-            code = clock("encode", lambda: performer(people[0] if people else None, frame))
-            reenactment = clock("retarget", lambda: performer.reenactment(ready, settings, reenactment))
-            image = clock("render and composite", lambda: reenactment(code, frame.time))
-            loop.append(perf_counter() - start)
-    clock.seconds["encode as JPEG (page)"] = []
+    for number, frame in enumerate(driver):
+        if number == _WARM:
+            live.clock.seconds.clear()
+        start = perf_counter()
+        image = live(frame)
+        loop.append(perf_counter() - start)
+    live.close()
     for _ in range(30):
-        clock("encode as JPEG (page)", lambda: cv2.imencode(".jpg", image))
+        live.clock("encode as JPEG (page)", lambda: cv2.imencode(".jpg", image))
     loop_seconds = float(np.sum(loop[_WARM:]))
     timed = len(driver) - _WARM
     return {
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPU cores, device {device}",
         "driver": clip or "synthetic head, built-in performance, 512x512", "source": source or "built-in portrait",
-        "output": f"{width}x{height}", "frames": timed, "stages": clock.rows(),
+        "output": f"{width}x{height}", "frames": timed, "stages": live.clock.rows(),
         "loop_fps": timed / loop_seconds, "loop_median_ms": 1e3 * float(np.median(loop[_WARM:])),
         "tracker_fps": timed / bare_seconds, "loop_to_tracker_ratio": loop_seconds / bare_seconds,
     }  # fmt: skip

@@ -30,8 +30,58 @@ class Reenact:
     """Where the pixels are made."""
     smoothing: float = 1.0
     """Strength of the two-sided smoothing; 0 is none."""
+    causal: bool = False
+    """No frame knows what comes after it: what `live` makes of the same clip."""
+    mark: bool = False
+    """The visible mark on every picture."""
     json: str | None = None
     """Report to write."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """A camera's or a clip's person drives another person's picture as it happens, into a window, a camera or a file."""
+
+    source: str
+    """Photo, video or avatar of the person to move, or `builtin`."""
+    driver: str
+    """`webcam:0`, or a video that plays as if it were filmed now."""
+    sink: Annotated[str, tyro.conf.arg(metavar="virtualcam|window|null|OUT.mp4")]
+    """A camera for other programs, a window, nowhere (to measure), or a video to write; a clip goes into it whole."""
+    width: int | None = None
+    """Of what goes out; the source's own where none is given. The picture is shown whole, on black."""
+    height: int | None = None
+    """Of what goes out."""
+    max_age_ms: float = 100.0
+    """Frames older than this when their turn comes are dropped."""
+    pose: Annotated[str, tyro.conf.arg(metavar="relative|absolute|off")] = "relative"
+    """Head pose: the driver's motion added to the source's pose, the driver's own pose, or the source's."""
+    brows: float = 1.0
+    """Factor on the brows' motion, 0 to 3."""
+    eyes: float = 1.0
+    """On the lids'."""
+    mouth: float = 1.0
+    """On the mouth's."""
+    head: float = 1.0
+    """On the head's, with --pose relative."""
+    gaze: float = 1.0
+    """On the gaze's."""
+    audio: Annotated[str, tyro.conf.arg(metavar="driver|source|none")] = "driver"
+    """Whose sound goes along from a clip into a file."""
+    person: int = 0
+    """Which of the driver's faces, from 0 (the largest)."""
+    smoothing: float = 1.0
+    """Strength of the causal smoothing; 0 is none."""
+    mark: bool | None = None
+    """The visible mark; by default in a window and in a virtual camera, and not in a file."""
+    record: str | None = None
+    """Video to write beside the sink."""
+    performance: str | None = None
+    """Performance to write (.safetensors): what the driver's face did, without a pixel."""
+    device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
+    """Where the pixels are made."""
+    json: str | None = None
+    """Report to write: rates, ages, drops and the time of every stage."""
 
 
 @dataclass(frozen=True)
@@ -158,4 +208,4 @@ class Bench:
     """Report to write."""
 
 
-Command = Reenact | Track | LearnAvatar | Evaluate | Bench | TrainEncoder | EvaluateEncoder
+Command = Reenact | Live | Track | LearnAvatar | Evaluate | Bench | TrainEncoder | EvaluateEncoder

@@ -19,8 +19,9 @@ from models.prior.face import AnnyPrior, load_prior
 from pipeline.device import DeviceChoice
 from pipeline.errors import Refusal
 from pipeline.fitting import inter_ocular
-from pipeline.flow import Settings, pictures, prepare
+from pipeline.flow import pictures, prepare
 from pipeline.progress import Listener, silent
+from pipeline.reenactment import Settings
 
 LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37, 0, 267, 269, 270, 409, 78, 95, 88, 178, 87, 14,
         317, 402, 318, 324, 308, 191, 80, 81, 82, 13, 312, 311, 310, 415)  # fmt: skip

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -13,64 +12,23 @@ from capture.frame import Frame
 from capture.media import Media, open_media, probe
 from capture.writer import VideoWriter
 from models.avatar.avatar import is_avatar, load_avatar
-from models.code import Camera, FaceCode, Person, at_height
+from models.code import FaceCode, Person, at_height
 from models.portrait.render import View
 from models.prior.face import AnnyPrior, load_prior
 from pipeline.alignment import align
 from pipeline.builtin import BUILTIN, builtin_performance
-from pipeline.device import DeviceChoice, choose_device
+from pipeline.device import choose_device
 from pipeline.errors import Refusal
+from pipeline.live.stream import reenact_causally
+from pipeline.mark import marked
 from pipeline.performance import Performance
 from pipeline.progress import Listener, counted, silent
-from pipeline.puppet import AvatarPuppet, PortraitPuppet, Puppet
-from pipeline.retargeting import Gains, LossGuard, PoseMode, Retargeter
+from pipeline.puppet import AvatarPuppet, PortraitPuppet
+from pipeline.reenactment import Reenactment, Settings
 from pipeline.source import SAME_PERSON, Source, as_same_person, open_source, pick_person, prepare_source
 from pipeline.tracking import track
 
-AudioChoice = Literal["driver", "source", "none"]
 _NO_WORSE = 1.25  # times its own fit's error at which a shot is still taken for a known person's
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a performance is carried over."""
-
-    pose: PoseMode = "relative"
-    gains: Gains = field(default_factory=Gains)
-    audio: AudioChoice = "driver"
-    person: int = 0
-    smoothing: float = 1.0
-    device: DeviceChoice = "auto"
-
-
-class Reenactment:
-    """One source driven by one driver: code in, picture out. Holds no frame of the driver, so none can leak."""
-
-    def __init__(
-        self, puppet: Puppet, driver: Person, reference: FaceCode, settings: Settings, same_person: bool = False,
-        previous: Reenactment | None = None,
-    ):  # fmt: skip
-        """Args:
-        driver: who performs.
-        reference: the driver's code that stands for the source's own pose.
-        same_person: source and driver are one person, fitted as one.
-        previous: goes on where this one stands (other settings, a better fit of the driver), without starting at rest.
-        """
-        self.puppet = puppet
-        self.retargeter = Retargeter(puppet.person, driver, puppet.rest, reference, settings.pose, settings.gains, same_person)
-        self.camera: Camera = self.retargeter.camera()
-        self._guard = previous._guard if previous is not None and previous.puppet is puppet else LossGuard()
-
-    def __call__(self, driver: FaceCode | None, time: float, plate: View | None = None) -> np.ndarray:
-        """The output picture (H x W x 3 uint8 sRGB, the source's size).
-
-        Args:
-            driver: the driver's code at `time`; None while their face is lost.
-            plate: the source's frame that keeps its own motion (a video source with pose off).
-        """
-        own = self.puppet.base if plate is None else plate.code
-        wanted = None if driver is None else self.retargeter(driver, own)
-        return self.puppet(self._guard(wanted, self.retargeter.rest(own), time), self.camera, time, plate)
 
 
 def reference_code(driver: Performance) -> FaceCode:
@@ -170,9 +128,12 @@ def _plates(prepared: Prepared) -> Iterator[View | np.ndarray]:
 
 def reenact(
     source: str, driver: str, output: str | Path, settings: Settings = Settings(), *, prior: AnnyPrior | None = None,
-    listen: Listener = silent, lossless: bool = False,
+    listen: Listener = silent, lossless: bool = False, causal: bool = False,
 ) -> dict:  # fmt: skip
     """Drives `source` (a photo, a video, an avatar or `builtin`) by `driver` into the video file `output`; returns a report.
+
+    Args:
+        causal: no frame knows what comes after it, as live.
 
     Raises:
         MediaError, Refusal: one line that says what, got, expected, next step. No output file is left behind.
@@ -180,6 +141,8 @@ def reenact(
     prior = prior or load_prior()
     check_output(output)
     choose_device(settings.device)  # refused before any work
+    if causal:
+        return reenact_causally(source, driver, output, settings, prior, listen, lossless)
     prepared = prepare(source, driver, settings, prior, listen)
     camera = prepared.reenactment.camera
     sound = {"driver": prepared.driver_media, "source": prepared.source_media, "none": None}[settings.audio]
@@ -188,10 +151,10 @@ def reenact(
     with VideoWriter(
         output, camera.width, camera.height, audio_from=sound.path if sound else None,
         audio_start=getattr(sound, "start", 0.0),
-        rate=prepared.driver_media.average_rate if prepared.driver_media else None, lossless=lossless,
+        rate=prepared.driver_media.average_rate if prepared.driver_media else None, lossless=lossless, comment=settings.comment,
     ) as writer:  # fmt: skip
         for frame in pictures(prepared, settings, listen):
-            writer.write(frame.image, frame.time, frame.duration)
+            writer.write(marked(frame.image) if settings.mark else frame.image, frame.time, frame.duration)
             count += 1
     performance = prepared.driver
     return {

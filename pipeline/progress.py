@@ -42,5 +42,15 @@ class TerminalProgress:
             self._tasks[stage] = self._bars.add_task(stage, total=total)
         self._bars.update(self._tasks[stage], completed=done, total=total)
 
+    def say(self, line: str) -> None:
+        """A line that takes the place of the one before."""
+        if not hasattr(self, "_line"):
+            self._bars.stop()
+            self._line = self._bars.console.status(line, spinner="simpleDots")
+            self._line.start()
+        self._line.update(line)
+
     def __exit__(self, *error: object) -> None:
+        if hasattr(self, "_line"):
+            self._line.stop()
         self._bars.__exit__(*error)

@@ -6,12 +6,14 @@ from typing import Protocol
 
 import numpy as np
 
-from models.avatar.avatar import Avatar
+from models.avatar.avatar import Avatar, is_avatar, load_avatar
 from models.avatar.render import AvatarRenderer
 from models.code import Camera, FaceCode, Person
 from models.portrait.render import View
 from models.prior.face import AnnyPrior
-from pipeline.source import Source, head_feature, mouth_feature
+from pipeline.errors import Refusal
+from pipeline.progress import Listener, silent
+from pipeline.source import Source, head_feature, mouth_feature, open_source, prepare_source
 
 _HEAD_LEAD, _HEAD_SWITCH = 0.6, 0.2  # the whole picture changes with the view, so it is left late: at some 12 degrees
 _MOUTH_LEAD, _MOUTH_SWITCH = 0.12, 0.1
@@ -43,6 +45,20 @@ class Puppet(Protocol):
             plate: a picture that keeps its own motion, drawn instead of the person's own pictures (a portrait's alone).
         """
         ...
+
+
+def open_puppet(source: str, prior: AnnyPrior, device: str = "cpu", listen: Listener = silent) -> Puppet:
+    """Whoever a photo, a video, an avatar or `builtin` shows, ready to be moved.
+
+    Raises:
+        MediaError, ModelError, Refusal: where nobody can be.
+    """
+    if is_avatar(source):
+        return AvatarPuppet(load_avatar(source, prior), prior, device)
+    media = open_source(source)
+    if getattr(media, "is_endless", False):
+        raise Refusal(f"{source}: a webcam can't be the picture that is moved. Give a photo, a video or an avatar.")
+    return PortraitPuppet(prepare_source(media, prior, listen=listen, device=device))
 
 
 class Chooser:

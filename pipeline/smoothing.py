@@ -75,11 +75,19 @@ class CodeSmoother:
 
     def __init__(self, strength: float = 1.0):
         self._filters = [OneEuro(s, strength) for s in (ROTATION, TRANSLATION, EXPRESSION, GAZE)]
-        self._strength = strength
+
+    @property
+    def strength(self) -> float:
+        return self._filters[0].strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        for one in self._filters:
+            one.strength = value
 
     def forget(self) -> None:
         """Call after a loss or a cut, so that nothing is dragged across it."""
-        self.__init__(self._strength)
+        self.__init__(self.strength)
 
     def __call__(self, code: FaceCode, time: float) -> FaceCode:
         rotation, translation, expression, gaze = self._filters

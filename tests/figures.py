@@ -97,9 +97,10 @@ def jitter(media: Path) -> None:
     """One frame repeated for three seconds with noise of 2 grey levels (seed 0) drives the built-in portrait."""
     from pipeline.alignment import align
     from pipeline.builtin import builtin_portrait
-    from pipeline.flow import Reenactment, Settings, reference_code
-    from pipeline.live import LiveDriver
+    from pipeline.flow import reference_code
+    from pipeline.live.driver import LiveDriver
     from pipeline.puppet import PortraitPuppet
+    from pipeline.reenactment import Reenactment, Settings
     from pipeline.source import prepare_picture
     from pipeline.tracking import track
 
@@ -256,7 +257,8 @@ def speed(media: Path) -> None:
 def cross(media: Path) -> None:
     """Contact sheets (driver above, output below) into out/cross; none of them goes into the project."""
     from pipeline.evaluation import ContactSheet
-    from pipeline.flow import Settings, pictures, prepare
+    from pipeline.flow import pictures, prepare
+    from pipeline.reenactment import Settings
 
     prior_ = load_prior()
     folder = ROOT / "out" / "cross"
@@ -350,11 +352,23 @@ def avatar_speed(media: Path) -> None:
     speed(row, head)
 
 
+def live(media: Path) -> None:
+    from tests.live_figures import engine
+
+    engine(media, row, head)
+
+
+def live_overload(media: Path) -> None:
+    from tests.live_figures import overload
+
+    overload(media, row, head)
+
+
 NAMES = {
     "landmarks": landmarks, "self": self_, "jitter": jitter, "lengths": lengths, "odd": odd, "memory": memory, "prior": prior,
     "speed": speed, "cross": cross, "encoder": encoder, "raster": raster,
     "photometric": photometric, "dense": dense, "shape": shape, "avatar": avatar, "avatar-speed": avatar_speed,
-    "avatar-ablations": avatar_ablations,
+    "avatar-ablations": avatar_ablations, "live": live, "live-overload": live_overload,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -124,13 +124,14 @@ def gather(image, depth, projected, facing, triangles, owner, barycentric, toler
 @njit(inline="always")
 def look_up(offset, segments, wa, wb):
     """Three entries of `index` around barycentrics (wa, wb, .) of a triangle, and their weights."""
-    u, v = wa * segments, wb * segments
+    # numba makes doubles of a float32 and an integer, and then of all that follows
+    u, v, one = wa * np.float32(segments), wb * np.float32(segments), np.float32(1)
     i, j = min(int(u), segments - 1), min(int(v), segments - 1)
     if i + j > segments - 1:
         j = segments - 1 - i
-    fu, fv = u - i, v - j
+    fu, fv = u - np.float32(i), v - np.float32(j)
     here = offset + i * (segments + 1) - i * (i - 1) // 2 + j
     below = offset + (i + 1) * (segments + 1) - (i + 1) * i // 2 + j
-    if fu + fv <= 1 or i + j >= segments - 1:
-        return here, below, here + 1, 1 - fu - fv, fu, fv
-    return below + 1, here + 1, below, fu + fv - 1, 1 - fu, 1 - fv
+    if fu + fv <= one or i + j >= segments - 1:
+        return here, below, here + 1, one - fu - fv, fu, fv
+    return below + 1, here + 1, below, fu + fv - one, one - fu, one - fv

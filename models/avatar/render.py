@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numba import njit, prange
 
@@ -52,6 +53,8 @@ class AvatarRenderer:
         self.shape = AvatarHead(prior, avatar.person, avatar.lift)
         self.colours = avatar.colours(prior)
         self.lighting = Lighting(self.shape, avatar.space, avatar.light)
+        columns, rows = np.meshgrid(np.arange(avatar.width, dtype=np.float32), np.arange(avatar.height, dtype=np.float32))
+        self._grid = np.stack([columns, rows], -1)
         self._room = {name: np.empty(len(getattr(avatar, name).mean), np.float32) for name in _BLENDED}
 
     def render(self, code: FaceCode, camera: Camera | None = None) -> np.ndarray:
@@ -75,7 +78,6 @@ class AvatarRenderer:
         around, around_projected = posed_shell(avatar.shell, code, camera, swell)
         seen = rasterise(projected, self.prior.triangles, *size)
         behind = rasterise(around_projected, avatar.shell.triangles, *size)
-        out = np.empty((*size, 3), np.uint8)
         with PARALLEL:
             blended = {
                 name: getattr(avatar, name).blend(near if name == "skin" else near_pose, self._room[name]) for name in _BLENDED
@@ -86,7 +88,8 @@ class AvatarRenderer:
             )
             motion = blended["scene_motion"].reshape(*motion_shape(*size), 2)
             change = blended["scene_change"].reshape(size[0] // 2, size[1] // 2, 3)
-            _compose(avatar.scene, motion, change, shell, blended["veil"], mesh, self.lighting.gain(posed), out)
+            out = _scene_picture(avatar.scene, motion, change, self._grid)
+            _compose(shell, blended["veil"], mesh, self.lighting.gain(posed), out)
         return Layers(out, seen, posed, behind, around, around_projected, swell)
 
 
@@ -121,82 +124,70 @@ def _opacity(mesh, t, wa, wb, wc, width):
     a, b, c = mesh.triangles[t, 0], mesh.triangles[t, 1], mesh.triangles[t, 2]
     cosine = wa * mesh.facing[a] + wb * mesh.facing[b] + wc * mesh.facing[c]
     e = min(max((cosine - EDGE) / width, np.float32(0)), np.float32(1))
-    return e * e * (3 - 2 * e) * (wa * mesh.opacity[a] + wb * mesh.opacity[b] + wc * mesh.opacity[c])
+    return e * e * (np.float32(3) - np.float32(2) * e) * (wa * mesh.opacity[a] + wb * mesh.opacity[b] + wc * mesh.opacity[c])
 
 
-@njit(inline="always")
-def _place(x, y, columns, rows):
-    """A place in an array, drawn into it: its cell, and how far it lies to the next ones."""
-    x, y = min(max(x, 0.0), columns - 1.001), min(max(y, 0.0), rows - 1.001)
-    m, n = int(x), int(y)
-    return m, n, np.float32(x - m), np.float32(y - n)
+def _scene_picture(scene: np.ndarray, motion: np.ndarray, change: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """H x W x 3 uint8: the scene where it has moved to, and its change.
 
-
-@njit(inline="always")
-def _between(values, m, n, fx, fy, h):
-    """Bilinear."""
-    above = (1 - fx) * np.float32(values[n, m, h]) + fx * np.float32(values[n, m + 1, h])
-    return above + fy * ((1 - fx) * np.float32(values[n + 1, m, h]) + fx * np.float32(values[n + 1, m + 1, h]) - above)
+    Args:
+        scene: H x W x 3 uint8; motion: h x w x 2 float32, pixels to the place in it that is seen; change: h' x w' x 3 float32.
+        grid: H x W x 2 float32, of each pixel its column and row.
+    """
+    size = scene.shape[1], scene.shape[0]
+    places = cv2.add(cv2.resize(motion, size, interpolation=cv2.INTER_LINEAR), grid)
+    moved = cv2.remap(scene, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.add(moved, cv2.resize(change, size, interpolation=cv2.INTER_LINEAR), dtype=cv2.CV_8UC3)
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _compose(scene, motion, change, shell, veils, mesh, gain, out):
-    """Scene, shell and mesh over each other.
+def _compose(shell, veils, mesh, gain, out):
+    """Shell and mesh over what `out` (H x W x 3 uint8) shows.
 
     Args:
-        scene: H x W x 3 uint8; motion: h x w x 2 float32, pixels to the place in it that is seen; change: h' x w' x 3 float32,
-            added to that.
         shell, mesh: `Surface`s.
         veils: S' float32, the opacity of the shell's samples, 255 is 1.
         gain: V x 3 float32, of the light on the mesh.
     """
-    height, width = out.shape[0], out.shape[1]
-    rows, columns = change.shape[0], change.shape[1]
-    down, across = motion.shape[0], motion.shape[1]
-    zero, one = np.float32(0), np.float32(1)
-    for y in prange(height):
-        for x in range(width):
+    zero, one, two, three, most = np.float32(0), np.float32(1), np.float32(2), np.float32(3), np.float32(255)
+    for y in prange(out.shape[0]):
+        drawn = out[y]
+        mesh_seen, mesh_weights = mesh.triangle[y], mesh.barycentric[y]
+        shell_seen, shell_weights = shell.triangle[y], shell.barycentric[y]
+        for x in range(drawn.shape[0]):
             opacity, veil = zero, zero
             p, q, r, wp, wq, wr = 0, 0, 0, zero, zero, zero
             a, b, c, wa, wb, wc = 0, 0, 0, zero, zero, zero
             i, j, k, wi, wj, wk = 0, 0, 0, zero, zero, zero
-            t = mesh.triangle[y, x]
+            t = mesh_seen[x]
             if t >= 0:
-                wa, wb, wc = mesh.barycentric[y, x, 0], mesh.barycentric[y, x, 1], mesh.barycentric[y, x, 2]
+                wa, wb, wc = mesh_weights[x, 0], mesh_weights[x, 1], mesh_weights[x, 2]
                 opacity = _opacity(mesh, t, wa, wb, wc, EDGE_WIDTH)
                 p, q, r, wp, wq, wr = look_up(mesh.offset[t], mesh.segments[t], wa, wb)
                 p, q, r = mesh.index[p], mesh.index[q], mesh.index[r]
                 a, b, c = mesh.triangles[t, 0], mesh.triangles[t, 1], mesh.triangles[t, 2]
-            t = shell.triangle[y, x]
+            t = shell_seen[x]
             if opacity < 0.999 and t >= 0:
-                sa, sb, sc = shell.barycentric[y, x, 0], shell.barycentric[y, x, 1], shell.barycentric[y, x, 2]
+                sa, sb, sc = shell_weights[x, 0], shell_weights[x, 1], shell_weights[x, 2]
                 i, j, k, wi, wj, wk = look_up(shell.offset[t], shell.segments[t], sa, sb)
                 i, j, k = shell.index[i], shell.index[j], shell.index[k]
-                veil = (wi * veils[i] + wj * veils[j] + wk * veils[k]) / np.float32(255)
+                veil = (wi * veils[i] + wj * veils[j] + wk * veils[k]) / most
                 # the regression is unsure where outlines lie: half transparent hair would be a ghost of both
-                veil = min(max((veil - SURE) / (one - 2 * SURE), zero), one)
-                veil = veil * veil * (3 - 2 * veil)
+                veil = min(max((veil - SURE) / (one - two * SURE), zero), one)
+                veil = veil * veil * (three - two * veil)
                 veil *= _opacity(shell, t, sa, sb, sc, SHELL_EDGE_WIDTH)
-            # of the scene's change, and of the scene's picture where that has moved to
-            m, n, fx, fy = 0, 0, zero, zero
-            u, v, fu, fv = 0, 0, zero, zero
-            if opacity < 0.999:
-                m, n, fx, fy = _place((x + 0.5) * columns / width - 0.5, (y + 0.5) * rows / height - 0.5, columns, rows)
-                u, v, fu, fv = _place((x + 0.5) * across / width - 0.5, (y + 0.5) * down / height - 0.5, across, down)
-                dx, dy = _between(motion, u, v, fu, fv, 0), _between(motion, u, v, fu, fv, 1)
-                u, v, fu, fv = _place(x + dx, y + dy, width, height)
+            if veil <= zero and opacity <= zero:
+                continue
             for h in range(3):
-                value = zero
-                if opacity < 0.999:
-                    value = _between(scene, u, v, fu, fv, h) + _between(change, m, n, fx, fy, h)
-                    if veil > 0:
-                        own = wi * shell.colour[i, h] + wj * shell.colour[j, h] + wk * shell.colour[k, h]
-                        value += veil * (own - value)
-                if opacity > 0:
+                value = np.float32(drawn[x, h])
+                if veil > zero:
+                    own = wi * shell.colour[i, h] + wj * shell.colour[j, h] + wk * shell.colour[k, h]
+                    value += veil * (own - value)
+                if opacity > zero:
                     own = wp * mesh.colour[p, h] + wq * mesh.colour[q, h] + wr * mesh.colour[r, h]
                     own *= wa * gain[a, h] + wb * gain[b, h] + wc * gain[c, h]
                     value += opacity * (own - value)
-                out[y, x, h] = np.uint8(min(max(value, zero), np.float32(255)) + np.float32(0.5))
+                drawn[x, h] = np.uint8(min(max(value, zero), most) + np.float32(0.5))
 
 
 def draw_mesh(image: np.ndarray, seen: Fragments, triangles: np.ndarray, colours: MeshColours, skin: np.ndarray) -> np.ndarray:

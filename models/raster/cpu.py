@@ -86,32 +86,38 @@ def _fill(points, triangles, cull, bands, triangle_out, bary_out, depth_out):
                 start, end = int(np.ceil(low - _ON_EDGE)), int(np.floor(high + _ON_EDGE))
                 wa += start * wa_x
                 wb += start * wb_x
-                for x in range(x0 + start, x0 + end + 1):
+                if end < start:
+                    continue
+                # over slices: only so does the compiler know that no index is negative
+                nearest, owner = depth_out[y, x0 + start : x0 + end + 1], triangle_out[y, x0 + start : x0 + end + 1]
+                weights = bary_out[y, x0 + start : x0 + end + 1]
+                for x in range(nearest.shape[0]):
                     iz = izc + wa * iza + wb * izb
-                    if iz > depth_out[y, x]:
-                        depth_out[y, x] = iz
-                        triangle_out[y, x] = t
-                        bary_out[y, x, 0] = wa
-                        bary_out[y, x, 1] = wb
+                    if iz > nearest[x]:
+                        nearest[x] = iz
+                        owner[x] = t
+                        weights[x, 0] = wa
+                        weights[x, 1] = wb
                     wa += wa_x
                     wb += wb_x
         # perspective, once for each pixel rather than once for each surface that ever was nearest
         for y in range(first, last):
+            nearest, owner, weights = depth_out[y], triangle_out[y], bary_out[y]
             for x in range(width):
-                t = triangle_out[y, x]
+                t = owner[x]
                 if t < 0:
-                    depth_out[y, x] = np.inf
-                    bary_out[y, x, 0] = 0.0
-                    bary_out[y, x, 1] = 0.0
-                    bary_out[y, x, 2] = 0.0
+                    nearest[x] = np.inf
+                    weights[x, 0] = 0.0
+                    weights[x, 1] = 0.0
+                    weights[x, 2] = 0.0
                     continue
-                depth = np.float32(1.0) / depth_out[y, x]
-                depth_out[y, x] = depth
-                wa = max(bary_out[y, x, 0], np.float32(0.0)) / points[triangles[t, 0], 2] * depth
-                wb = max(bary_out[y, x, 1], np.float32(0.0)) / points[triangles[t, 1], 2] * depth
-                bary_out[y, x, 0] = wa
-                bary_out[y, x, 1] = wb
-                bary_out[y, x, 2] = max(np.float32(1.0) - wa - wb, np.float32(0.0))
+                depth = np.float32(1.0) / nearest[x]
+                nearest[x] = depth
+                wa = max(weights[x, 0], np.float32(0.0)) / points[triangles[t, 0], 2] * depth
+                wb = max(weights[x, 1], np.float32(0.0)) / points[triangles[t, 1], 2] * depth
+                weights[x, 0] = wa
+                weights[x, 1] = wb
+                weights[x, 2] = max(np.float32(1.0) - wa - wb, np.float32(0.0))
 
 
 @njit(parallel=True, cache=True, nogil=True)

@@ -324,8 +324,9 @@ def agree(avatar, prior, device: str) -> None:
     wild = FaceCode(np.ones(52), turned(0.6, 0.3, 0.2), np.array([0.05, -0.03, 0.8]), np.array([[0.4, -0.2], [0.3, 0.1]]))
     for code in (*codes_of(3), wild):
         apart = np.abs(plain.render(code).astype(int) - fast.render(code))
-        # an outline's pixel may go to the other side where the two sum up in another order
-        assert np.quantile(apart, 0.999) <= 1 and apart.mean() < 0.05
+        # an outline's pixel may go to the other side where the two sum up in another order; the fast one rounds the scene's
+        # places to 1/32 of a pixel, and its colours once more than torch does
+        assert np.quantile(apart, 0.999) <= 1 and apart.mean() < 0.2
     nearer = Camera(360.0, 96, 128)
     apart = np.abs(plain.render(code, nearer).astype(int) - fast.render(code, nearer))
     assert np.quantile(apart, 0.999) <= 1

@@ -16,9 +16,10 @@ from PIL import Image
 from capture.frame import Frame
 from capture.video import VideoReader
 from pipeline.builtin import builtin_performance, builtin_portrait
-from pipeline.flow import Settings, reenact
-from pipeline.live import LiveLoop
+from pipeline.flow import reenact
+from pipeline.live.loop import LiveLoop
 from pipeline.puppet import Chooser, PortraitPuppet
+from pipeline.reenactment import Settings
 from pipeline.source import prepare_picture
 from tests.capture.test_video import tone
 from tests.conftest import expression, turned, write_clip

@@ -8,12 +8,15 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
 from capture.photo import write_photo
+from capture.video import VideoReader
+from pipeline.performance import Performance
 from tests.conftest import Synthetic, expression, turned, write_clip
 
 pytestmark = pytest.mark.browser
@@ -132,6 +135,11 @@ def test_an_own_portrait_joins_the_gallery_and_is_framed(page, performer, tmp_pa
     photo = tmp_path / "mine.png"
     write_photo(photo, performer[0])
     page.set_input_files("#source-upload input[type=file]", str(photo))
+    wait_until(lambda: "tick that whoever your files show has agreed" in page.inner_text("body"), 30)
+    assert page.evaluate(framed) == [True]
+    page.check("#consent input")
+    page.click("#source-upload button[aria-label='Clear']")
+    page.set_input_files("#source-upload input[type=file]", str(photo))
     wait_until(lambda: page.evaluate(framed) == [False, True], 60)
 
 
@@ -148,6 +156,7 @@ def test_a_clip_too_short_to_learn_from_is_refused_in_words(page, performer, tmp
     page.get_by_role("tab", name="Avatar").click()
     page.set_input_files("#avatar-clip input[type=file]", str(clip))
     page.wait_for_selector("#avatar-clip video", timeout=30_000)
+    page.check("#consent input")
     page.click("#avatar-learn")
     wait_until(lambda: "short.mp4: too few frames to learn from: 24" in page.inner_text("body"), 60)
 
@@ -158,9 +167,70 @@ def test_live_starts_follows_the_mouth_and_frees_the_camera(page):
     wait_until(lambda: "face seen" in page.inner_text("#live-latency"), 90)
     shown = set()
     wait_until(lambda: shown.add(page.get_attribute("#live-output img", "src")) or len(shown) > 6, 60)
+    assert all(source.startswith("data:image/jpeg") for source in shown)  # no frame becomes a file
     page.evaluate("() => { window.kept = document.querySelector('#live-camera video').srcObject.getTracks() }")
     page.click("#live-stop")
     wait_until(lambda: page.evaluate("window.kept.every(track => track.readyState === 'ended')"), 10)
     wait_until(lambda: "camera is off" in page.inner_text("#live-latency"), 20)
     page.click("#live-start")  # and starts again
     wait_until(lambda: "face seen" in page.inner_text("#live-latency"), 90)
+
+
+def test_what_is_shown_live_is_recorded_with_its_performance(page, tmp_path):
+    page.get_by_role("tab", name="Live").click()
+    page.click("#live-record")
+    wait_until(lambda: "Press Start first" in page.inner_text("body"), 20)
+    page.click("#live-start")
+    wait_until(lambda: "face seen" in page.inner_text("#live-latency"), 90)
+    page.click("#live-record")
+    wait_until(lambda: "End the recording" in page.inner_text("#live-record"), 20)
+    time.sleep(3)
+    page.click("#live-record")
+    wait_until(lambda: page.locator("#live-files a[download]").count() == 2, 30)
+    files = {}
+    for link in page.locator("#live-files a[download]").all():
+        name = link.get_attribute("download")
+        files[name] = tmp_path / name
+        files[name].write_bytes(urllib.request.urlopen(link.get_attribute("href"), timeout=20).read())
+    performance = Performance.load(files["live.safetensors"])
+    pictures = list(VideoReader(files["live.mp4"]))
+    assert 5 < len(pictures) and abs(pictures[-1].time - performance.times[-1]) < 1 and performance.tracked.any()
+    with av.open(str(files["live.mp4"])) as file:
+        assert "not a record of what happened" in file.metadata["comment"]
+    edge = pictures[-1].image[-20:, -100:].astype(int)
+    assert np.ptp(edge) > 60  # the mark
+    page.click("#live-stop")
+    wait_until(lambda: "camera is off" in page.inner_text("#live-latency"), 20)
+
+
+def test_a_third_live_visitor_is_told_that_there_is_no_room(prior, monkeypatch):
+    import gradio as gr
+
+    from pipeline.page import actions
+
+    page = actions.Page(prior)
+    sessions = iter(SimpleNamespace(session_hash=f"visitor {k}") for k in range(10))
+    begin = lambda: page.begin(next(sessions), None, "builtin", 1.0, "relative", 1, 1, 1, 1, 1)
+    visits = [begin() for _ in range(actions.LIVE_VISITORS)]
+    with pytest.raises(gr.Error, match="no room for more"):
+        begin()
+    page.left(SimpleNamespace(session_hash="visitor 0"))  # the page was closed without a word
+    wait_until(lambda: page._live == actions.LIVE_VISITORS - 1, 20)
+    visits.append(begin())
+    for visit in visits[1:]:
+        visit.close()
+    wait_until(lambda: page._live == 0, 20)
+
+
+def test_other_hosts_need_a_password():
+    done = subprocess.run(
+        [sys.executable, "demo.py", "--host", "0.0.0.0", "--port", "1"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1 and "no password is set" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_source_without_a_face_is_refused_at_the_door(tmp_path):
+    write_photo(tmp_path / "plain.png", np.full((120, 160, 3), 90, np.uint8))
+    words = [sys.executable, "demo.py", "--source", str(tmp_path / "plain.png"), "--port", "1"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "no face" in done.stderr and len(done.stderr.strip().splitlines()) == 1

@@ -1,0 +1,283 @@
+"""What the page's buttons do: Gradio's handlers, without a word about where they stand."""
+
+from __future__ import annotations
+
+import html
+import shutil
+import tempfile
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import cv2
+import gradio as gr
+import numpy as np
+from matplotlib.figure import Figure
+
+from capture.errors import MediaError
+from capture.media import open_media
+from models.avatar.avatar import SUFFIX, Avatar, is_avatar, load_avatar
+from models.errors import ModelError
+from models.prior.face import AnnyPrior
+from pipeline.avatar.learning import LearningSettings, Stage
+from pipeline.avatar.watching import watched
+from pipeline.builtin import BUILTIN
+from pipeline.errors import Refusal
+from pipeline.flow import reenact
+from pipeline.live.loop import LiveLoop, rest_picture
+from pipeline.page.visit import LiveVisit
+from pipeline.puppet import AvatarPuppet, PortraitPuppet, Puppet
+from pipeline.reenactment import Settings
+from pipeline.retargeting import Gains
+from pipeline.source import Source, open_source, prepare_source
+
+_LONGEST = 600.0  # seconds of a visitor's video
+_AGREED = "Reenacted with Understudy; not a record of what happened."
+LIVE_VISITORS = 2  # at once; two cores carry no more
+
+
+class Page:
+    """What the page's handlers share: the prior, and the sources already prepared."""
+
+    def __init__(self, prior: AnnyPrior):
+        self.prior = prior
+        self._sources: dict[str, Source | Avatar] = {}
+        self._room, self._live = threading.Lock(), 0  # visitors in the Live tab
+        self._visits: dict[str | None, LiveVisit] = {}  # by Gradio's session
+
+    def puppet(self, name: str) -> Puppet:
+        """A source, ready to be moved by one driver."""
+        source = self.source(name)
+        return PortraitPuppet(source) if isinstance(source, Source) else AvatarPuppet(source, self.prior)
+
+    def source(self, name: str) -> Source | Avatar:
+        """A prepared source; the last few are kept."""
+        if name not in self._sources:
+            while len(self._sources) >= 4:
+                self._sources.pop(next(iter(self._sources)))
+            learned = is_avatar(name)
+            self._sources[name] = load_avatar(name, self.prior) if learned else prepare_source(open_source(name), self.prior)
+        return self._sources[name]
+
+    def items(self, names: list[str]) -> list[tuple]:
+        """(picture, caption) of every source in the gallery."""
+        items = []
+        for name in names:
+            image = rest_picture(self.puppet(name)) if is_avatar(name) else next(iter(open_source(name))).image
+            scale = 256 / max(image.shape[:2])
+            small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+            items.append((small, "built-in portrait" if name == BUILTIN else Path(name).name))
+        return items
+
+    def gallery(self, names: list[str]):
+        """The gallery with the newest source, which is the chosen one, framed."""
+        return gr.update(value=self.items(names), selected_index=len(names) - 1)
+
+    def add_source(self, file: str | None, names: list[str], agreed: bool):
+        """A visitor's own portrait joins the gallery and is chosen."""
+        if file is None:
+            return gr.skip(), gr.skip(), gr.skip()
+        _require_consent(agreed)
+        try:
+            _require_short(file)
+            self.source(file)
+        except (MediaError, ModelError, Refusal) as error:
+            raise gr.Error(_shown(error, file), duration=12, print_exception=False) from None
+        names = [*names, file]
+        return names, self.gallery(names), file
+
+    def reenact(
+        self, name: str, driver: str | None, audio: str, person: float, pose: str, *gains: float, progress=gr.Progress()
+    ):  # fmt: skip
+        """The Video tab's button."""
+        output = Path(tempfile.mkdtemp(prefix="understudy-")) / "reenacted.mp4"
+
+        def listen(stage: str, done: int, total: int | None) -> None:
+            progress((done, total) if total else None, desc=stage)
+
+        settings = Settings(pose, Gains(*gains), audio, int(person), mark=True, comment=_comment(name))
+        start = time.perf_counter()
+        try:
+            _require_short(driver)
+            report = reenact(name, driver or BUILTIN, output, settings, prior=self.prior, listen=listen)
+        except (MediaError, ModelError, Refusal) as error:
+            shutil.rmtree(output.parent, ignore_errors=True)
+            raise gr.Error(_shown(error, name, driver), duration=12, print_exception=False) from None
+        took = time.perf_counter() - start
+        words = (
+            f"{report['frames']} frames, {report['duration']:.1f} s, {report['width']}×{report['height']}, made in {took:.1f} s."
+        )
+        if report["lost_frames"]:
+            words += f" The driver's face was lost in {report['lost_frames']} frames: the portrait held, then went to rest."
+        return str(output), words, str(output)
+
+    def learn(self, clip: str | None, person: float, names: list[str], made: list[str], agreed: bool):
+        """The Avatar tab's button: shows what is learned as it is learned; the avatar joins the gallery and is chosen."""
+        if clip is None:
+            raise gr.Error("Give a video of one person, half a minute or more, before a camera that stands still.", duration=12)
+        _require_consent(agreed)
+        folder = Path(tempfile.mkdtemp(prefix="understudy-"))
+        output = folder / f"{Path(clip).stem}{SUFFIX}"
+        curve: list[Stage] = []
+        try:
+            _require_short(clip)
+            with closing(watched(clip, output, self.prior, LearningSettings(person=int(person)))) as news:
+                for one in news:
+                    if isinstance(one, Stage):
+                        curve.append(one)
+                        words = f"{one.seconds:.0f} s: {one.psnr:.1f} dB over the head, {one.frames} frames learned from."
+                        yield np.hstack([one.filmed, one.drawn]), plotted(curve), words, *(gr.skip(),) * 5
+                    else:
+                        yield gr.skip(), gr.skip(), f"{one[0].upper()}{one[1:]}", *(gr.skip(),) * 5
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, (MediaError, ModelError, Refusal)):
+                raise gr.Error(_shown(error, clip), duration=12, print_exception=False) from None
+            raise
+        words = f"Learned in {curve[-1].seconds:.0f} s, {curve[-1].psnr:.1f} dB over the head on frames learned from. "
+        words += "It is chosen above: drive it in the Video or the Live tab."
+        names = [*names, str(output)]
+        yield gr.skip(), gr.skip(), words, str(output), names, self.gallery(names), str(output), [*made, str(folder)]
+
+    @staticmethod
+    def shown(made: str | None) -> None:
+        """Removes a result of which Gradio has taken its own copy, which it deletes in time."""
+        if made:
+            shutil.rmtree(Path(made).parent, ignore_errors=True)
+
+    def begin(
+        self, request: gr.Request, visit: LiveVisit | None, name: str, smoothing: float, pose: str, *gains: float
+    ) -> LiveVisit:  # fmt: skip
+        """The Start button: a loop of the visitor's own, if there is room."""
+        if visit is not None:
+            visit.close()
+        try:
+            with self._room:
+                if self._live >= LIVE_VISITORS:
+                    raise Refusal(
+                        f"{LIVE_VISITORS} visitors are live, and there is no room for more. Try again when one has left."
+                    )
+                self._live += 1
+            try:
+                loop = LiveLoop(self.prior, self.puppet(name), _settings(pose, *gains, smoothing=smoothing))
+            except BaseException:
+                self._gone()
+                raise
+        except (MediaError, ModelError, Refusal) as error:
+            raise gr.Error(_shown(error, name), duration=12, print_exception=False) from None
+        visit = LiveVisit(loop, name, self._gone)
+        with self._room:
+            self._visits[request.session_hash] = visit
+        return visit
+
+    def left(self, request: gr.Request) -> None:
+        """The visitor has closed the page."""
+        with self._room:
+            visit = self._visits.pop(request.session_hash, None)
+        if visit is not None:
+            visit.close()
+
+    def _gone(self) -> None:
+        with self._room:
+            self._live -= 1
+
+    def arrive(
+        self, image: np.ndarray | None, visit: LiveVisit | None, name: str, smoothing: float, pose: str, *gains: float
+    ) -> None:  # fmt: skip
+        """A camera picture, with what the visitor has chosen by then."""
+        loop = visit.loop if visit is not None else None
+        if image is None or loop is None:
+            return
+        loop.settings = _settings(pose, *gains, smoothing=smoothing)
+        if visit.source != name:
+            visit.source = name  # asked for once
+            try:
+                loop.choose(self.puppet(name))
+            except (MediaError, ModelError, Refusal) as error:
+                gr.Warning(f"{_shown(error, name)} The one before stays.", duration=12)
+        visit.arrive(image)
+
+    @staticmethod
+    def show(visit: LiveVisit | None):
+        """Pictures as they are made, never the camera's own; ends with the visit."""
+        if visit is not None:
+            for picture, words in visit.pictures():
+                yield picture, gr.skip() if words is None else words
+
+    def record(self, visit: LiveVisit | None, made: list[str]):
+        """The Record button: begins, and at the next press gives the video and the performance."""
+        if visit is None or visit.loop is None:
+            raise gr.Error("There is nothing to record yet. Press Start first.", duration=8, print_exception=False)
+        if visit.records:
+            return "Record", gr.update(value=visit.recorded(), visible=True), made
+        folder = tempfile.mkdtemp(prefix="understudy-")
+        visit.record(Path(folder), _comment(visit.source))
+        return "End the recording", gr.skip(), [*made, folder]
+
+    @staticmethod
+    def stopped(visit: LiveVisit | None):
+        """Frees the visitor's live loop, and lets the camera's controls start afresh; gives what was being recorded."""
+        files = gr.skip()
+        if visit is not None:
+            recorded = visit.recorded()
+            files = gr.update(value=recorded, visible=True) if recorded else files
+            visit.close()
+        return gr.update(visible=True, value=None), None, "The camera is off. Press start and allow the camera.", "Record", files
+
+    @staticmethod
+    def neutral(visit: LiveVisit | None) -> None:
+        """Meets the driver afresh: the next frame stands for the portrait's own pose."""
+        if visit is not None and visit.loop is not None:
+            visit.loop.calibrate()
+
+
+def plotted(curve: list[Stage]) -> Figure:
+    figure = Figure(figsize=(5, 2.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([stage.seconds for stage in curve], [stage.psnr for stage in curve], "o-", color="#6366f1")
+    if not curve:
+        axes.set_axis_off()
+        figure.text(0.5, 0.5, "How well it is learned is drawn here.", ha="center", color="#6b7280")
+        return figure
+    axes.set(xlabel="seconds", ylabel="dB over the head", xlim=(0, None))
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def _settings(pose: str, *gains: float, smoothing: float = 1.0) -> Settings:
+    return Settings(pose, Gains(*gains), "none", smoothing=smoothing)
+
+
+def _require_consent(agreed: bool) -> None:
+    if not agreed:
+        words = (
+            "Nobody's face is moved unasked: tick that whoever your files show has agreed (or is you, or nobody), and try again."
+        )
+        raise gr.Error(words, duration=12, print_exception=False)
+
+
+def _require_short(file: str | None) -> None:
+    """Refuses a visitor's video that would keep the machine busy for long."""
+    if file and not is_avatar(file):
+        seconds = open_media(file).duration or 0.0
+        if seconds > _LONGEST:
+            raise Refusal(
+                f"{file}: {seconds:.0f} s long, expected at most {_LONGEST:.0f} s here. Cut it, or use the command line."
+            )
+
+
+def _comment(name: str) -> str:
+    """What a file made here says of itself."""
+    if name == BUILTIN:
+        return _AGREED
+    return f"{_AGREED} Stated on {time.strftime('%Y-%m-%d')} by who made it: whoever is shown has agreed."
+
+
+def _shown(error: Exception, *paths: str | None) -> str:
+    """The error's line with a visitor's temporary paths shortened to their file names."""
+    text = str(error)
+    for path in paths:
+        if path and path != BUILTIN:
+            text = text.replace(path, Path(path).name)
+    return html.escape(text, quote=False)  # the page shows it as HTML, and a file's name may be anything

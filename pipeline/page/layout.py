@@ -1,0 +1,220 @@
+"""The web page: a Video tab, a Live tab and an Avatar tab over the same flow as the command line.
+
+Elements with stable ids, for whoever drives the page from outside: source-gallery, source-upload, video-driver, video-start,
+video-output, video-status, live-camera, live-start, live-stop, live-output, live-latency, live-neutral, live-mirror, live-record,
+live-files, live-smoothing, avatar-clip, avatar-learn, avatar-preview, avatar-curve, avatar-status, avatar-file, consent, pose,
+gain-brows, gain-eyes, gain-mouth, gain-head, gain-gaze.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import gradio as gr
+from gradio.data_classes import ImageData
+
+from models.avatar.avatar import SUFFIX
+from models.prior.face import AnnyPrior, cache_folder, load_prior
+from pipeline.builtin import BUILTIN
+from pipeline.errors import Refusal
+from pipeline.flow import reenact
+from pipeline.live.loop import rest_picture
+from pipeline.page.actions import LIVE_VISITORS, Page, plotted
+from pipeline.page.browser import CAMERA, CSS, MIRROR, START, STOP
+from pipeline.page.visit import encoded, limited
+from pipeline.reenactment import Settings
+
+_SHOW_VERSION = 2  # of the built-in show's film in the cache: raise it when its look changes
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_UPLOAD = "200mb"
+_PARTS = ("brows", "eyes", "mouth", "head", "gaze")  # in the order of `Gains`
+_KEEP = (600, 3600)  # seconds between sweeps, seconds a visitor's files are kept
+
+
+def built_in_show(prior: AnnyPrior) -> Path:
+    """The film of the built-in portrait performing the built-in performance; made once, then kept in the user's cache."""
+    path = cache_folder() / f"show-v{_SHOW_VERSION}.mp4"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        reenact(BUILTIN, BUILTIN, path, Settings(), prior=prior)
+    return path
+
+
+def build(prior: AnnyPrior | None = None, source: str | None = None) -> gr.Blocks:
+    """The page, ready to launch.
+
+    Args:
+        source: a photo, a video or an avatar that is in the gallery, and chosen, from the start.
+
+    Raises:
+        MediaError, ModelError, Refusal: where nobody can be seen in it.
+    """
+    prior = prior or load_prior()
+    page = Page(prior)
+    known = [BUILTIN] if source in (None, BUILTIN) else [BUILTIN, source]
+    for name in known:
+        page.source(name)
+    show = str(built_in_show(prior))
+    gr.set_static_paths([show])
+    with gr.Blocks(title="Understudy", delete_cache=_KEEP) as blocks:
+        gr.Markdown("# Understudy\nOne person's performance drives another person's picture.")
+        names = gr.State(known)
+        chosen = gr.State(known[-1])
+        gr.Markdown("**Who is moved:** choose a portrait, or add your own photo, video or avatar.")
+        with gr.Row(equal_height=True):
+            with gr.Column(scale=3, min_width=280):
+                gallery = gr.Gallery(
+                    page.items(known), label="Who is moved: choose a portrait", show_label=False,
+                    elem_id="source-gallery", columns=6, fit_columns=False, height=170,
+                    allow_preview=False, selected_index=len(known) - 1, object_fit="contain", interactive=False,
+                    format="jpeg", buttons=[],
+                )  # fmt: skip
+            with gr.Column(scale=1, min_width=200):
+                upload = gr.File(
+                    label="Add a photo, video or avatar", file_types=["image", "video", SUFFIX], elem_id="source-upload",
+                    height=150,
+                )  # fmt: skip
+                agreed = gr.Checkbox(label="Whoever my files show has agreed", elem_id="consent", container=False)
+        with gr.Row():
+            pose = gr.Radio(
+                [("added to the portrait's", "relative"), ("the driver's own", "absolute"), ("the portrait's", "off")],
+                value="relative", label="Head pose", elem_id="pose",
+            )  # fmt: skip
+        with gr.Accordion("Strengths", open=False), gr.Row():
+            gains = [
+                gr.Slider(0, 2, 1, step=0.05, label=part.capitalize(), elem_id=f"gain-{part}", min_width=150) for part in _PARTS
+            ]
+        with gr.Tabs():
+            with gr.Tab("Video", id="video"):
+                with gr.Row():
+                    with gr.Column(min_width=280):
+                        driver = _film("Who performs: a driving video (empty: the built-in performance)", "video-driver")
+                        with gr.Row():
+                            audio = gr.Radio(["driver", "source", "none"], value="driver", label="Sound", elem_id="audio")
+                            person = gr.Number(0, label="Driver's face number", precision=0, minimum=0, maximum=19, min_width=90)
+                        start = gr.Button("Reenact", variant="primary", elem_id="video-start")
+                    with gr.Column(min_width=280):
+                        output = gr.Video(
+                            show, label="Result", elem_id="video-output", autoplay=True, loop=True, interactive=False, height=440,
+                        )  # fmt: skip
+                        status = gr.Markdown(
+                            "The built-in portrait, performing the built-in performance.", elem_id="video-status"
+                        )
+            with gr.Tab("Live", id="live"):
+                visit = gr.State(None, time_to_live=_KEEP[1], delete_callback=lambda v: v.close() if v else None)
+                with gr.Row():
+                    with gr.Column(min_width=280):
+                        camera = gr.Image(
+                            sources=["webcam"], streaming=True, label="You (stays on this machine)", elem_id="live-camera",
+                            webcam_options=gr.WebcamOptions(mirror=False, constraints=CAMERA), height=380,
+                        )  # fmt: skip
+                        with gr.Row():
+                            go = gr.Button("Start", variant="primary", elem_id="live-start", min_width=90)
+                            halt = gr.Button("Stop", elem_id="live-stop", min_width=90)
+                            neutral = gr.Button("This is my neutral face", elem_id="live-neutral", min_width=120)
+                        with gr.Row():
+                            mirror = gr.Checkbox(label="Mirror what I see", elem_id="live-mirror", container=False, min_width=90)
+                            smoothing = gr.Slider(0, 3, 1, step=0.1, label="Smoothing", elem_id="live-smoothing", min_width=120)
+                    with gr.Column(min_width=280):
+                        picture = _live_image(encoded(limited(rest_picture(page.puppet(BUILTIN)))))
+                        latency = gr.Markdown("The camera is off. Press start and allow the camera.", elem_id="live-latency")
+                        record = gr.Button("Record", elem_id="live-record")
+                        files = gr.File(
+                            label="Recorded: the video, and the performance without a pixel", elem_id="live-files",
+                            interactive=False, visible=False,
+                        )  # fmt: skip
+            with gr.Tab("Avatar", id="avatar"):
+                mine = gr.State([], time_to_live=_KEEP[1], delete_callback=_removed)
+                with gr.Row():
+                    with gr.Column(min_width=280):
+                        clip = _film("Who is learned: one person, half a minute or more", "avatar-clip")
+                        with gr.Row():
+                            whom = gr.Number(0, label="Their face number", precision=0, minimum=0, maximum=19, min_width=90)
+                            learn = gr.Button("Learn", variant="primary", elem_id="avatar-learn")
+                        file = gr.File(label="The avatar", interactive=False, elem_id="avatar-file", height=90)
+                    with gr.Column(min_width=280):
+                        preview = gr.Image(
+                            label="Filmed, and what the avatar shows", elem_id="avatar-preview", format="jpeg",
+                            interactive=False, height=300, buttons=["fullscreen"],
+                        )  # fmt: skip
+                        plot = gr.Plot(plotted([]), show_label=False, elem_id="avatar-curve", format="png")
+                        lesson = gr.Markdown(
+                            "The camera should stand still and the light not change. Learning takes a few minutes on two cores.",
+                            elem_id="avatar-status",
+                        )
+        learn.click(
+            page.learn, [clip, whom, names, mine, agreed], [preview, plot, lesson, file, names, gallery, chosen, mine],
+            concurrency_limit=1, show_progress="hidden",
+        )  # fmt: skip
+        upload.upload(page.add_source, [upload, names, agreed], [names, gallery, chosen], concurrency_limit=1)
+        gallery.select(_choose, [names], [chosen])
+        made = gr.State(None)
+        start.click(
+            page.reenact, [chosen, driver, audio, person, pose, *gains], [output, status, made], concurrency_limit=1,
+            show_progress_on=output,
+        ).then(page.shown, [made], None)  # fmt: skip
+        camera.stream(
+            page.arrive, [camera, visit, chosen, smoothing, pose, *gains], None, stream_every=1 / 30,
+            concurrency_limit=LIVE_VISITORS, show_progress="hidden", time_limit=None, api_visibility="private",
+        )  # fmt: skip
+        go.click(None, js=START)
+        go.click(page.begin, [visit, chosen, smoothing, pose, *gains], visit, show_progress="hidden").success(
+            page.show, visit, [picture, latency], concurrency_limit=LIVE_VISITORS + 1, show_progress="hidden",
+        )  # fmt: skip
+        # hidden and shown again, Gradio's camera starts afresh; its own stop keeps the device open
+        halt.click(None, js=STOP).then(lambda: gr.update(visible=False), None, camera, show_progress="hidden").then(
+            page.stopped, visit, [camera, visit, latency, record, files], show_progress="hidden"
+        )
+        record.click(page.record, [visit, mine], [record, files, mine], show_progress="hidden")
+        mirror.change(None, mirror, js=MIRROR)
+        neutral.click(page.neutral, visit, None, show_progress="hidden")
+        blocks.unload(page.left)
+    return blocks
+
+
+def _live_image(first: str) -> gr.Image:
+    """An output picture that takes data URLs: no frame becomes a file, and none is fetched apart."""
+    picture = gr.Image(label="Result", elem_id="live-output", interactive=False, height=440, buttons=["fullscreen"])
+    picture.postprocess = lambda value: None if value is None else ImageData(url=value)
+    picture.value = picture.postprocess(first).model_dump()
+    return picture
+
+
+def _film(label: str, name: str) -> gr.Video:
+    """A video of the visitor's, from a file or their camera."""
+    camera = gr.WebcamOptions(mirror=False, constraints=CAMERA)
+    return gr.Video(label=label, sources=["upload", "webcam"], elem_id=name, webcam_options=camera, height=380)
+
+
+def _removed(folders: list[str]) -> None:
+    """Takes away a visitor's avatars when they have gone."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _choose(names: list[str], event: gr.SelectData) -> str:
+    return names[event.index]
+
+
+def serve(
+    host: str = "127.0.0.1", port: int = 7860, source: str | None = None, password: str | None = None, **options: object
+):  # fmt: skip
+    """Builds and launches the page; returns what Gradio's `launch` returns.
+
+    Args:
+        password: that visitors (named `understudy`) give; needed wherever others than this machine can reach the page.
+
+    Raises:
+        MediaError, ModelError, Refusal: one line.
+    """
+    if host not in _LOOPBACK and not password:
+        raise Refusal(
+            f"--host {host}: others could reach the page, and no password is set. Set UNDERSTUDY_PASSWORD, or leave --host out."
+        )
+    blocks = build(source=source)
+    return blocks.queue(default_concurrency_limit=2, max_size=16).launch(
+        server_name=host, server_port=port, share=False, quiet=True, show_error=True, max_file_size=_UPLOAD, run_history=False,
+        css=CSS, footer_links=[], ssr_mode=False, theme=gr.themes.Soft(),
+        auth=("understudy", password) if password else None, **options,
+    )  # fmt: skip

@@ -1,0 +1,69 @@
+"""One source driven by one driver, code by code: what batch, live and the page have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from models.code import Camera, FaceCode, Person
+from models.portrait.render import View
+from pipeline.device import DeviceChoice
+from pipeline.puppet import Puppet
+from pipeline.retargeting import Gains, LossGuard, PoseMode, Retargeter
+
+AudioChoice = Literal["driver", "source", "none"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a performance is carried over.
+
+    Attributes:
+        pose, gains: see `pipeline.retargeting`.
+        audio: whose sound goes along into a file.
+        person: which of the driver's faces, from 0.
+        smoothing: strength; 0 is none.
+        mark: whether the pictures of a file carry the visible mark; comment: what its metadata say.
+        device: where pixels are made.
+    """
+
+    pose: PoseMode = "relative"
+    gains: Gains = field(default_factory=Gains)
+    audio: AudioChoice = "driver"
+    person: int = 0
+    smoothing: float = 1.0
+    mark: bool = False
+    comment: str | None = None
+    device: DeviceChoice = "auto"
+
+
+class Reenactment:
+    """One source driven by one driver: code in, picture out. Holds no frame of the driver, so none can leak."""
+
+    def __init__(
+        self, puppet: Puppet, driver: Person, reference: FaceCode, settings: Settings, same_person: bool = False,
+        previous: Reenactment | None = None,
+    ):  # fmt: skip
+        """Args:
+        driver: who performs.
+        reference: the driver's code that stands for the source's own pose.
+        same_person: source and driver are one person, fitted as one.
+        previous: goes on where this one stands (other settings, a better fit of the driver), without starting at rest.
+        """
+        self.puppet = puppet
+        self.retargeter = Retargeter(puppet.person, driver, puppet.rest, reference, settings.pose, settings.gains, same_person)
+        self.camera: Camera = self.retargeter.camera()
+        self._guard = previous._guard if previous is not None and previous.puppet is puppet else LossGuard()
+
+    def __call__(self, driver: FaceCode | None, time: float, plate: View | None = None) -> np.ndarray:
+        """The output picture (H x W x 3 uint8 sRGB, the source's size).
+
+        Args:
+            driver: the driver's code at `time`; None while their face is lost.
+            plate: the source's frame that keeps its own motion (a video source with pose off).
+        """
+        own = self.puppet.base if plate is None else plate.code
+        wanted = None if driver is None else self.retargeter(driver, own)
+        return self.puppet(self._guard(wanted, self.retargeter.rest(own), time), self.camera, time, plate)
