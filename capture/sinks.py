@@ -166,7 +166,11 @@ class Copied:
 
     def close(self) -> None:
         self._first.close()
-        self._second.close()
+        try:
+            self._second.close()
+        except Exception as error:
+            self._second.discard()
+            self.failed = self.failed or error
 
     def discard(self) -> None:
         self._first.discard()

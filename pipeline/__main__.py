@@ -150,7 +150,11 @@ def _live(command: Live) -> tuple[dict, str]:
     line += f" in {report['seconds']:.1f} s, {report['fps']:.1f} a second"
     if report["age_ms"]["p50"] is not None:
         line += f", age {report['age_ms']['p50']:.0f} ms (p95 {report['age_ms']['p95']:.0f})"
-    return report, line + (f"; no face in {report['frames_without_face']}" if report["frames_without_face"] else "")
+    if report["frames_without_face"]:
+        line += f"; no face in {report['frames_without_face']}"
+    if report.get("record_failed"):
+        line += f"; {command.record} could not be written to its end ({report['record_failed']})"
+    return report, line
 
 
 def _count(number: int, what: str) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from av.error import FFmpegError
+
+from capture.errors import MediaError
 from capture.frame import Frame
 from capture.media import Media, open_media
 from capture.sinks import Copied, Fitted, Sink, check_sink, is_file, open_sink
@@ -104,25 +107,43 @@ def go_live(
         try:
             width, height = delivery.width or loop.size[1], delivery.height or loop.size[0]
             options = _sound(media, source, settings) if keep else {}
-            out = _opened(sink, width, height, delivery.record, settings.mark, options)
+            out, copied = _opened(sink, width, height, delivery.record, settings.mark, options)
             recorder = PerformanceRecorder()
             engine = Engine(
-                _frames(media, driver), loop, out, Pace(keep, not camera, camera, delivery.max_age), say,
+                _frames(media, driver), loop, out, Pace(keep, not camera, camera, max_age=delivery.max_age), say,
                 recorder.heard if delivery.performance else None,
             )  # fmt: skip
-            try:
-                report = engine.run()
-                if keep:
-                    _require_a_face(report["frames_out"], report["frames_without_face"], driver)
-            except BaseException:
-                out.discard() if keep or not engine.frames_out else out.close()
-                raise
-            out.close()
+            report = _played(engine, out, sink, driver, keep)
             if recorder:
                 recorder.performance().save(delivery.performance)
         finally:
             loop.close()
-    return {"source": source, "driver": driver, "sink": sink, "width": width, "height": height, "pose": settings.pose} | report
+    report |= {"source": source, "driver": driver, "sink": sink, "width": width, "height": height, "pose": settings.pose}
+    if copied is not None:
+        report |= {"record": delivery.record, "record_failed": str(copied.failed) if copied.failed else None}
+    return report
+
+
+def _played(engine: Engine, out: Sink, sink: str, driver: str, whole: bool) -> dict:
+    """Runs the engine and finishes the sink, whatever ends it; a file that is to be `whole` is dropped where it isn't."""
+    try:
+        report = engine.run()
+        if whole:
+            _require_a_face(report["frames_out"], report["frames_without_face"], driver)
+        out.close()
+        return report
+    except BaseException as error:
+        kept = not whole and engine.frames_out > 0
+        try:
+            out.close() if kept else out.discard()
+        except (OSError, FFmpegError):
+            out.discard()
+            kept = False
+        if not isinstance(error, (OSError, FFmpegError)):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        rest = "What came before is kept" if kept else "Nothing was kept"
+        raise MediaError(f"{sink}: can't be written any more ({reason}). {rest}; make room and start again.") from None
 
 
 def _is_camera(media: Media) -> bool:
@@ -133,13 +154,12 @@ def _loop(source: str, settings: Settings, prior: AnnyPrior, listen: Listener, b
     return LiveLoop(prior, open_puppet(source, prior, choose_device(settings.device), listen), settings, background)
 
 
-def _opened(sink: str, width: int, height: int, record: str | None, mark: bool, options: dict) -> Sink:
-    """The sink with what comes before it: the mark, the size, the record."""
-    out = open_sink(sink, width, height, **options)
-    if record:
-        out = Copied(out, open_sink(record, width, height))
-    out = Fitted(out, width, height)
-    return Marked(out) if mark else out
+def _opened(sink: str, width: int, height: int, record: str | None, mark: bool, options: dict) -> tuple[Sink, Copied | None]:
+    """The sink with what comes before it (the mark, the size, the record), and that which records."""
+    out: Sink = open_sink(sink, width, height, **options)
+    copied = Copied(out, open_sink(record, width, height)) if record else None
+    out = Fitted(copied or out, width, height)
+    return Marked(out) if mark else out, copied
 
 
 def _frames(media: Media, driver: str) -> Callable[[], Iterator[Frame]]:

@@ -151,7 +151,7 @@ class Page:
     ) -> LiveVisit:  # fmt: skip
         """The Start button: a loop of the visitor's own, if there is room."""
         if visit is not None:
-            visit.close()
+            visit.close(wait=5)  # its place is the one to take
         try:
             with self._room:
                 if self._live >= LIVE_VISITORS:

@@ -142,12 +142,18 @@ class LiveVisit:
             recording, self._shown.recording = self._shown.recording, None
         return [] if recording is None else recording.close()
 
-    def close(self) -> None:
-        """Ends it; may be called again, from any thread."""
+    def close(self, wait: float = 0.0) -> None:
+        """Ends it; may be called again, from any thread.
+
+        Args:
+            wait: seconds to wait at most until all of it is gone.
+        """
         self._arrived.close()
         self._shown.close()
         if (engine := self.engine) is not None:
             engine.stop()
+        if wait:
+            self._thread.join(wait)
 
     def _frames(self) -> Iterator[Frame]:
         while True:

@@ -16,7 +16,7 @@ from PIL import Image
 from capture.errors import MediaError
 from capture.face_tracker import FaceTracker
 from capture.frame import Frame
-from capture.sinks import NullSink, SinkClosed, check_sink, fitted, open_sink
+from capture.sinks import Copied, NullSink, SinkClosed, check_sink, fitted, open_sink
 from capture.video import VideoReader
 from models.avatar.avatar import SUFFIX
 from models.errors import ModelError
@@ -441,6 +441,30 @@ def test_drivers_that_cannot_be_live_are_refused_in_a_line(tmp_path, prior, name
     with pytest.raises((MediaError, Refusal)) as told:
         go_live("builtin", driver, "null", Settings(), Delivery(), prior)
     assert "\n" not in str(told.value) and str(told.value).endswith(".")
+
+
+def test_a_record_that_fails_is_told_and_stops_nothing():
+    class Full(NullSink):
+        def write(self, image, at, duration=0.0):
+            raise OSError(28, "No space left on device")
+
+    shown = Watched()
+    both = Copied(shown, Full())
+    for k in range(3):
+        both.write(np.zeros((4, 4, 3), np.uint8), k / 30)
+    both.close()
+    assert len(shown.pictures) == 3 and both.failed.errno == 28
+
+
+def test_a_sink_that_fails_is_told_in_a_line(tmp_path, prior, performer, monkeypatch):
+    def full(self, image, at, duration=0.0):
+        raise OSError(28, "No space left on device")
+
+    clip = write_clip(tmp_path / "driver.mp4", performer, rate=24)
+    monkeypatch.setattr("capture.writer.VideoWriter.write", full)
+    with pytest.raises(MediaError, match="can't be written any more .No space left on device"):
+        go_live("builtin", str(clip), str(tmp_path / "out.mp4"), Settings(), Delivery(), prior)
+    assert [p.name for p in tmp_path.iterdir()] == ["driver.mp4"]
 
 
 def test_a_clip_without_a_face_leaves_no_file(tmp_path, prior):

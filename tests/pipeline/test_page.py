@@ -217,6 +217,8 @@ def test_a_third_live_visitor_is_told_that_there_is_no_room(prior, monkeypatch):
     page.left(SimpleNamespace(session_hash="visitor 0"))  # the page was closed without a word
     wait_until(lambda: page._live == actions.LIVE_VISITORS - 1, 20)
     visits.append(begin())
+    again = page.begin(SimpleNamespace(session_hash="visitor 1"), visits[1], "builtin", 1.0, "relative", 1, 1, 1, 1, 1)
+    visits[1] = again  # Start pressed twice: in one's own place there is room
     for visit in visits[1:]:
         visit.close()
     wait_until(lambda: page._live == 0, 20)
