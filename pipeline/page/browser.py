@@ -35,6 +35,8 @@ async () => {
     if (begin && video && video.readyState >= 2 && video.videoWidth > 0) { begin.closest('button').click(); return; }
     await wait(50);
   }
+  document.querySelector('#live-latency').innerText =
+    'No picture came from a camera: not allowed, in use elsewhere, or none there. Allow it in the browser, then press start.';
 }
 """
 MIRROR = """

@@ -117,7 +117,7 @@ def build(prior: AnnyPrior | None = None, source: str | None = None) -> gr.Block
                             mirror = gr.Checkbox(label="Mirror what I see", elem_id="live-mirror", container=False, min_width=90)
                             smoothing = gr.Slider(0, 3, 1, step=0.1, label="Smoothing", elem_id="live-smoothing", min_width=120)
                     with gr.Column(min_width=280):
-                        picture = _live_image(encoded(limited(rest_picture(page.puppet(BUILTIN)))))
+                        picture = _live_image(encoded(limited(rest_picture(page.puppet(known[-1])))))
                         latency = gr.Markdown("The camera is off. Press start and allow the camera.", elem_id="live-latency")
                         record = gr.Button("Record", elem_id="live-record")
                         files = gr.File(

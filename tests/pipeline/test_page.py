@@ -176,6 +176,20 @@ def test_live_starts_follows_the_mouth_and_frees_the_camera(page):
     wait_until(lambda: "face seen" in page.inner_text("#live-latency"), 90)
 
 
+def test_a_camera_that_is_refused_is_said(address):
+    from playwright.sync_api import sync_playwright
+
+    flags = [flag for flag in FLAGS if "fake" not in flag]  # no camera, and nobody who would allow one
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=flags)
+        page = browser.new_page()
+        page.goto(address)
+        page.get_by_role("tab", name="Live").click()
+        page.click("#live-start")
+        wait_until(lambda: "No picture came from a camera" in page.inner_text("#live-latency"), 60)
+        browser.close()
+
+
 def test_what_is_shown_live_is_recorded_with_its_performance(page, tmp_path):
     page.get_by_role("tab", name="Live").click()
     page.click("#live-record")
