@@ -216,27 +216,30 @@ def test_the_page_takes_an_avatar(learned_file, prior, tmp_path):
     import gradio as gr
 
     from pipeline.builtin import BUILTIN
-    from pipeline.page import Page
+    from pipeline.page.actions import Page
 
     page = Page(prior)
-    names, gallery, chosen = page.add_source(str(learned_file), [BUILTIN])
+    names, gallery, chosen = page.add_source(str(learned_file), [BUILTIN], True)
     items = gallery["value"]
     assert chosen == str(learned_file) == names[-1] and items[-1][1] == "person.avatar" and gallery["selected_index"] == 1
     assert items[-1][0].shape == (256, 256, 3) and items[-1][0].std() > 20
     bad = tmp_path / "bad.avatar"
     bad.write_bytes(learned_file.read_bytes()[:5000])
+    with pytest.raises(gr.Error, match="has agreed"):
+        page.add_source(str(learned_file), [BUILTIN], False)
     with pytest.raises(gr.Error, match="bad.avatar: not an avatar"):
-        page.add_source(str(bad), names)
+        page.add_source(str(bad), names, True)
 
 
 def test_the_page_shows_an_avatar_learning(clip, prior, monkeypatch):
     """Progress in words, a picture and a curve after every stage; the avatar joins the gallery, and goes with its visitor."""
-    from pipeline import page as module
     from pipeline.builtin import BUILTIN
+    from pipeline.page import actions as module
+    from pipeline.page.layout import _removed
 
     monkeypatch.setattr(module, "LearningSettings", lambda **given: LearningSettings(turns=1, minutes=60, **given))
     page = module.Page(prior)
-    told = list(page.learn(str(clip), 0, [BUILTIN], []))
+    told = list(page.learn(str(clip), 0, [BUILTIN], [], True))
     pictures = [one[0] for one in told if isinstance(one[0], np.ndarray)]
     curves = [one[1].axes[0].lines[0].get_ydata() for one in told if isinstance(one[0], np.ndarray)]
     assert [len(curve) for curve in curves] == [1, 2, 3] and all(p.shape == (320, 640, 3) for p in pictures)
@@ -247,17 +250,17 @@ def test_the_page_shows_an_avatar_learning(clip, prior, monkeypatch):
     _, _, _, file, names, gallery, chosen, folders = told[-1]
     assert chosen == file == names[-1] and gallery["value"][-1][1] == "person.avatar" and gallery["selected_index"] == 1
     assert load_avatar(file, prior).height == 320
-    module._removed(folders)
+    _removed(folders)
     assert not Path(file).exists()
 
 
 def test_the_page_says_why_a_clip_teaches_nothing(prior, tmp_path):
     import gradio as gr
 
-    from pipeline.page import Page
+    from pipeline.page.actions import Page
 
     plain = write_clip(tmp_path / "plain.mp4", [np.full((120, 160, 3), 90, np.uint8)] * 60)
     with pytest.raises(gr.Error, match="plain.mp4"):
-        list(Page(prior).learn(str(plain), 0, [], []))
+        list(Page(prior).learn(str(plain), 0, [], [], True))
     with pytest.raises(gr.Error, match="video of one person"):
-        list(Page(prior).learn(None, 0, [], []))
+        list(Page(prior).learn(None, 0, [], [], True))
