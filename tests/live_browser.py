@@ -117,6 +117,22 @@ _WATCH = """
 }
 """
 
+# opens the camera of Gradio's own element, waits for its picture and begins to stream
+_START_GRADIO = """
+async () => {
+  const root = document.querySelector('#live-camera');
+  const access = root.querySelector('[title="grant webcam access"] button');
+  if (access) access.click();
+  for (let i = 0; i < 300; i++) {
+    const begin = root.querySelector('.button-wrap [title="start recording"]');
+    const video = root.querySelector('video');
+    if (root.querySelector('.button-wrap [title="stop recording"]')) return;
+    if (begin && video && video.readyState >= 2 && video.videoWidth > 0) { begin.closest('button').click(); return; }
+    await new Promise(done => setTimeout(done, 50));
+  }
+}
+"""
+
 
 def serve_ours(port: int, slow: float = 0.0) -> None:
     """The project's page, with numbers carried over; `slow` seconds are added to every drawing."""
@@ -147,7 +163,7 @@ def serve_identity(port: int) -> None:
     """A page that shows what the camera sees, through the same elements."""
     import gradio as gr
 
-    from pipeline.page.browser import CAMERA, START
+    from pipeline.page.browser import CAMERA
 
     with gr.Blocks() as blocks:
         with gr.Tabs(), gr.Tab("Live"):
@@ -158,7 +174,7 @@ def serve_identity(port: int) -> None:
             output = gr.Image(elem_id="live-output", format="jpeg", interactive=False, height=440)
         camera.stream(lambda image: image, camera, output, stream_every=1 / 30, concurrency_limit=2, show_progress="hidden",
                       time_limit=None)  # fmt: skip
-        go.click(None, js=START)
+        go.click(None, js=_START_GRADIO)
     blocks.queue().launch(server_port=port, quiet=True, ssr_mode=False)
 
 

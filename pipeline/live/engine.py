@@ -58,12 +58,14 @@ class Pace:
         real_time: frames of a recording come at their own times, as if filmed now.
         returns: frames that end are looked for again (a camera that was unplugged).
         max_age: seconds after which a frame whose turn comes is dropped; nothing is dropped with `keep`.
+        epoch: time.monotonic() at the frames' time 0, where that is known; else the first frame counts as just taken.
     """
 
     keep: bool = False
     real_time: bool = True
     returns: bool = False
     max_age: float = 0.1
+    epoch: float | None = None
 
 
 class Engine:
@@ -85,9 +87,9 @@ class Engine:
         self._drawn: Mailbox[Picture] = Mailbox(pace.keep)
         self._stopping = threading.Event()
         self._error: BaseException | None = None
-        self._start: float | None = None  # monotonic seconds at the stream's time 0
+        self._start = pace.epoch  # monotonic seconds at the stream's time 0
         self._shedding = Shedding(loop)
-        self.clock = loop.clock  # with the stages wait, deliver and age beside the loop's own
+        self.clock = loop.clock  # with the stages deliver and age beside the loop's own, and screen where one tells
         self.frames_in = self.frames_out = self.too_old = self.lost = self.outages = self.frozen = 0
         self._seen, self._last_seen = False, 0.0
         self._moments: deque[float] = deque(maxlen=60)  # of the latest pictures
@@ -267,12 +269,15 @@ class Engine:
 
     def status(self) -> str:
         """How it goes, in a line."""
-        ages = self.clock.latest("age", 90)
+        ages = self.clock.latest("screen", 90)
+        seen = len(ages) > 0
+        ages = ages if seen else self.clock.latest("age", 90)
         moments = list(self._moments)
         rate = (len(moments) - 1) / max(monotonic() - moments[0], 1e-9) if moments else 0.0
         words = [f"{rate:.0f} pictures a second"]
         if len(ages):
-            words.append(f"age {_milliseconds(ages, 50):.0f} ms (p95 {_milliseconds(ages, 95):.0f})")
+            spent = f"{_milliseconds(ages, 50):.0f} ms (p95 {_milliseconds(ages, 95):.0f})"
+            words.append(f"camera to screen {spent}" if seen else f"age {spent}")
         dropped = self._taken.dropped + self._followed.dropped + self._drawn.dropped + self.too_old
         words.append(f"{dropped} of {self.frames_in} frames dropped")
         words.append("face seen" if self._seen else "no face seen: the picture holds, then rests")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import secrets
 import shutil
 import tempfile
 import threading
@@ -26,7 +27,8 @@ from pipeline.builtin import BUILTIN
 from pipeline.errors import Refusal
 from pipeline.flow import reenact
 from pipeline.live.loop import LiveLoop, rest_picture
-from pipeline.page.visit import LiveVisit
+from pipeline.page.browser import output_view
+from pipeline.page.visit import LiveVisit, as_url, limited
 from pipeline.puppet import AvatarPuppet, PortraitPuppet, Puppet
 from pipeline.reenactment import Settings
 from pipeline.retargeting import Gains
@@ -45,6 +47,7 @@ class Page:
         self._sources: dict[str, Source | Avatar] = {}
         self._room, self._live = threading.Lock(), 0  # visitors in the Live tab
         self._visits: dict[str | None, LiveVisit] = {}  # by Gradio's session
+        self._expected: dict[str, LiveVisit] = {}  # by the ticket with which a browser is to connect
 
     def puppet(self, name: str) -> Puppet:
         """A source, ready to be moved by one driver."""
@@ -59,6 +62,10 @@ class Page:
             learned = is_avatar(name)
             self._sources[name] = load_avatar(name, self.prior) if learned else prepare_source(open_source(name), self.prior)
         return self._sources[name]
+
+    def view(self, name: str) -> str:
+        """The Live tab's picture while nobody is live: a source at rest."""
+        return output_view(as_url(limited(rest_picture(self.puppet(name)))))
 
     def items(self, names: list[str]) -> list[tuple]:
         """(picture, caption) of every source in the gallery."""
@@ -148,8 +155,8 @@ class Page:
 
     def begin(
         self, request: gr.Request, visit: LiveVisit | None, name: str, smoothing: float, pose: str, *gains: float
-    ) -> LiveVisit:  # fmt: skip
-        """The Start button: a loop of the visitor's own, if there is room."""
+    ) -> tuple[LiveVisit, str]:  # fmt: skip
+        """The Start button: a loop of the visitor's own, if there is room, and the ticket with which their browser connects."""
         if visit is not None:
             visit.close(wait=5)  # its place is the one to take
         try:
@@ -166,64 +173,65 @@ class Page:
                 raise
         except (MediaError, ModelError, Refusal) as error:
             raise gr.Error(_shown(error, name), duration=12, print_exception=False) from None
-        visit = LiveVisit(loop, name, self._gone)
+        ticket = secrets.token_urlsafe()
+        visit = LiveVisit(loop, lambda: self._gone(ticket))
         with self._room:
-            self._visits[request.session_hash] = visit
-        return visit
+            self._visits[request.session_hash] = self._expected[ticket] = visit
+        return visit, ticket
+
+    def expected(self, ticket: str) -> LiveVisit | None:
+        """The visit that a ticket was given for; once."""
+        with self._room:
+            return self._expected.pop(ticket, None)
 
     def left(self, request: gr.Request) -> None:
         """The visitor has closed the page."""
         with self._room:
             visit = self._visits.pop(request.session_hash, None)
         if visit is not None:
+            visit.recorded()  # its folder goes with the session
             visit.close()
 
-    def _gone(self) -> None:
+    def _gone(self, ticket: str | None = None) -> None:
         with self._room:
             self._live -= 1
-
-    def arrive(
-        self, image: np.ndarray | None, visit: LiveVisit | None, name: str, smoothing: float, pose: str, *gains: float
-    ) -> None:  # fmt: skip
-        """A camera picture, with what the visitor has chosen by then."""
-        loop = visit.loop if visit is not None else None
-        if image is None or loop is None:
-            return
-        loop.settings = _settings(pose, *gains, smoothing=smoothing)
-        if visit.source != name:
-            visit.source = name  # asked for once
-            try:
-                loop.choose(self.puppet(name))
-            except (MediaError, ModelError, Refusal) as error:
-                gr.Warning(f"{_shown(error, name)} The one before stays.", duration=12)
-        visit.arrive(image)
+            self._expected.pop(ticket, None)
 
     @staticmethod
-    def show(visit: LiveVisit | None):
-        """Pictures as they are made, never the camera's own; ends with the visit."""
-        if visit is not None:
-            for picture, words in visit.pictures():
-                yield picture, gr.skip() if words is None else words
+    def adjust(visit: LiveVisit | None, smoothing: float, pose: str, *gains: float) -> None:
+        """Whatever the visitor changes while they are live."""
+        if visit is not None and (loop := visit.loop) is not None:
+            loop.settings = _settings(pose, *gains, smoothing=smoothing)
 
-    def record(self, visit: LiveVisit | None, made: list[str]):
+    def choose(self, visit: LiveVisit | None, name: str):
+        """Another source, live too; the Live tab's picture while nobody is."""
+        try:
+            if visit is None or (loop := visit.loop) is None:
+                return self.view(name)
+            loop.choose(self.puppet(name))
+        except (MediaError, ModelError, Refusal) as error:
+            gr.Warning(f"{_shown(error, name)} The one before stays.", duration=12)
+        return gr.skip()
+
+    def record(self, visit: LiveVisit | None, name: str, made: list[str]):
         """The Record button: begins, and at the next press gives the video and the performance."""
         if visit is None or visit.loop is None:
             raise gr.Error("There is nothing to record yet. Press Start first.", duration=8, print_exception=False)
         if visit.records:
             return "Record", gr.update(value=visit.recorded(), visible=True), made
         folder = tempfile.mkdtemp(prefix="understudy-")
-        visit.record(Path(folder), _comment(visit.source))
+        visit.record(Path(folder), _comment(name))
         return "End the recording", gr.skip(), [*made, folder]
 
     @staticmethod
     def stopped(visit: LiveVisit | None):
-        """Frees the visitor's live loop, and lets the camera's controls start afresh; gives what was being recorded."""
+        """Frees the visitor's live loop; gives what was being recorded."""
         files = gr.skip()
         if visit is not None:
             recorded = visit.recorded()
             files = gr.update(value=recorded, visible=True) if recorded else files
             visit.close()
-        return gr.update(visible=True, value=None), None, "The camera is off. Press start and allow the camera.", "Record", files
+        return None, "Record", files
 
     @staticmethod
     def neutral(visit: LiveVisit | None) -> None:

@@ -12,17 +12,15 @@ import shutil
 from pathlib import Path
 
 import gradio as gr
-from gradio.data_classes import ImageData
 
 from models.avatar.avatar import SUFFIX
 from models.prior.face import AnnyPrior, cache_folder, load_prior
 from pipeline.builtin import BUILTIN
 from pipeline.errors import Refusal
 from pipeline.flow import reenact
-from pipeline.live.loop import rest_picture
-from pipeline.page.actions import LIVE_VISITORS, Page, plotted
-from pipeline.page.browser import CAMERA, CSS, MIRROR, START, STOP
-from pipeline.page.visit import encoded, limited
+from pipeline.page.actions import Page, plotted
+from pipeline.page.browser import CAMERA, CAMERA_VIEW, CONNECT, CSS, HEAD, MIRROR, START, STOP
+from pipeline.page.channel import route
 from pipeline.reenactment import Settings
 
 _SHOW_VERSION = 2  # of the built-in show's film in the cache: raise it when its look changes
@@ -41,8 +39,8 @@ def built_in_show(prior: AnnyPrior) -> Path:
     return path
 
 
-def build(prior: AnnyPrior | None = None, source: str | None = None) -> gr.Blocks:
-    """The page, ready to launch.
+def build(page: Page, source: str | None = None) -> gr.Blocks:
+    """The page, ready to launch together with the route where live browsers connect (`pipeline.page.channel`).
 
     Args:
         source: a photo, a video or an avatar that is in the gallery, and chosen, from the start.
@@ -50,12 +48,10 @@ def build(prior: AnnyPrior | None = None, source: str | None = None) -> gr.Block
     Raises:
         MediaError, ModelError, Refusal: where nobody can be seen in it.
     """
-    prior = prior or load_prior()
-    page = Page(prior)
     known = [BUILTIN] if source in (None, BUILTIN) else [BUILTIN, source]
     for name in known:
         page.source(name)
-    show = str(built_in_show(prior))
+    show = str(built_in_show(page.prior))
     gr.set_static_paths([show])
     with gr.Blocks(title="Understudy", delete_cache=_KEEP) as blocks:
         gr.Markdown("# Understudy\nOne person's performance drives another person's picture.")
@@ -102,13 +98,11 @@ def build(prior: AnnyPrior | None = None, source: str | None = None) -> gr.Block
                             "The built-in portrait, performing the built-in performance.", elem_id="video-status"
                         )
             with gr.Tab("Live", id="live"):
+                ticket = gr.Textbox(visible="hidden")
                 visit = gr.State(None, time_to_live=_KEEP[1], delete_callback=lambda v: v.close() if v else None)
                 with gr.Row():
                     with gr.Column(min_width=280):
-                        camera = gr.Image(
-                            sources=["webcam"], streaming=True, label="You (stays on this machine)", elem_id="live-camera",
-                            webcam_options=gr.WebcamOptions(mirror=False, constraints=CAMERA), height=380,
-                        )  # fmt: skip
+                        gr.HTML(CAMERA_VIEW, elem_id="live-camera")
                         with gr.Row():
                             go = gr.Button("Start", variant="primary", elem_id="live-start", min_width=90)
                             halt = gr.Button("Stop", elem_id="live-stop", min_width=90)
@@ -117,8 +111,11 @@ def build(prior: AnnyPrior | None = None, source: str | None = None) -> gr.Block
                             mirror = gr.Checkbox(label="Mirror what I see", elem_id="live-mirror", container=False, min_width=90)
                             smoothing = gr.Slider(0, 3, 1, step=0.1, label="Smoothing", elem_id="live-smoothing", min_width=120)
                     with gr.Column(min_width=280):
-                        picture = _live_image(encoded(limited(rest_picture(page.puppet(known[-1])))))
-                        latency = gr.Markdown("The camera is off. Press start and allow the camera.", elem_id="live-latency")
+                        picture = gr.HTML(page.view(known[-1]), elem_id="live-output")
+                        gr.HTML(
+                            '<span role="status">The camera is off. Press Start and allow the camera.</span>',
+                            elem_id="live-latency",
+                        )
                         record = gr.Button("Record", elem_id="live-record")
                         files = gr.File(
                             label="Recorded: the video, and the performance without a pixel", elem_id="live-files",
@@ -154,31 +151,21 @@ def build(prior: AnnyPrior | None = None, source: str | None = None) -> gr.Block
             page.reenact, [chosen, driver, audio, person, pose, *gains], [output, status, made], concurrency_limit=1,
             show_progress_on=output,
         ).then(page.shown, [made], None)  # fmt: skip
-        camera.stream(
-            page.arrive, [camera, visit, chosen, smoothing, pose, *gains], None, stream_every=1 / 30,
-            concurrency_limit=LIVE_VISITORS, show_progress="hidden", time_limit=None, api_visibility="private",
-        )  # fmt: skip
         go.click(None, js=START)
-        go.click(page.begin, [visit, chosen, smoothing, pose, *gains], visit, show_progress="hidden").success(
-            page.show, visit, [picture, latency], concurrency_limit=LIVE_VISITORS + 1, show_progress="hidden",
-        )  # fmt: skip
-        # hidden and shown again, Gradio's camera starts afresh; its own stop keeps the device open
-        halt.click(None, js=STOP).then(lambda: gr.update(visible=False), None, camera, show_progress="hidden").then(
-            page.stopped, visit, [camera, visit, latency, record, files], show_progress="hidden"
+        go.click(page.begin, [visit, chosen, smoothing, pose, *gains], [visit, ticket], show_progress="hidden").then(
+            None, ticket, js=CONNECT
         )
-        record.click(page.record, [visit, mine], [record, files, mine], show_progress="hidden")
+        chosen.change(page.choose, [visit, chosen], picture, show_progress="hidden", concurrency_limit=1)
+        gr.on(
+            [control.change for control in (smoothing, pose, *gains)], page.adjust, [visit, smoothing, pose, *gains],
+            show_progress="hidden", trigger_mode="always_last",
+        )  # fmt: skip
+        halt.click(None, js=STOP).then(page.stopped, visit, [visit, record, files], show_progress="hidden")
+        record.click(page.record, [visit, chosen, mine], [record, files, mine], show_progress="hidden")
         mirror.change(None, mirror, js=MIRROR)
         neutral.click(page.neutral, visit, None, show_progress="hidden")
         blocks.unload(page.left)
     return blocks
-
-
-def _live_image(first: str) -> gr.Image:
-    """An output picture that takes data URLs: no frame becomes a file, and none is fetched apart."""
-    picture = gr.Image(label="Result", elem_id="live-output", interactive=False, height=440, buttons=["fullscreen"])
-    picture.postprocess = lambda value: None if value is None else ImageData(url=value)
-    picture.value = picture.postprocess(first).model_dump()
-    return picture
 
 
 def _film(label: str, name: str) -> gr.Video:
@@ -212,9 +199,9 @@ def serve(
         raise Refusal(
             f"--host {host}: others could reach the page, and no password is set. Set UNDERSTUDY_PASSWORD, or leave --host out."
         )
-    blocks = build(source=source)
-    return blocks.queue(default_concurrency_limit=2, max_size=16).launch(
+    page = Page(load_prior())
+    return build(page, source).queue(default_concurrency_limit=2, max_size=16).launch(
         server_name=host, server_port=port, share=False, quiet=True, show_error=True, max_file_size=_UPLOAD, run_history=False,
-        css=CSS, footer_links=[], ssr_mode=False, theme=gr.themes.Soft(),
-        auth=("understudy", password) if password else None, **options,
+        css=CSS, head=HEAD, footer_links=[], ssr_mode=False, theme=gr.themes.Soft(),
+        app_kwargs={"routes": [route(page.expected)]}, auth=("understudy", password) if password else None, **options,
     )  # fmt: skip

@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import ctypes
 import gc
+import io
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from capture.frame import Frame
 from capture.sinks import NullSink, fitted, halved
@@ -28,7 +32,9 @@ _SIDE = 720  # longest side of a live picture
 _QUALITY = 82  # of its JPEG
 _OLDEST = 0.25  # seconds after which a frame is dropped
 _LONGEST = 7200.0  # seconds of a recording
-_GONE = 10.0  # seconds without a frame after which a visitor has left without saying so
+_UNCONNECTED, _NOTHING_CAME = 10.0, 60.0  # seconds after which a place is free again: no browser came; no frame came
+_ON_THEIR_WAY = 30  # frames, at most, between browser and browser
+_MOST_PIXELS = 4096 * 4096  # of a frame
 
 
 class _Recording:
@@ -61,12 +67,26 @@ class _Recording:
         return [str(file) for file in files]
 
 
+class Made(NamedTuple):
+    """A picture on its way to the browser: its JPEG, and the moment its frame was taken, by the browser's clock (NaN: none)."""
+
+    jpeg: bytes
+    taken: float
+
+
+class _Arrived(NamedTuple):
+    jpeg: bytes
+    taken: float
+    time: float  # monotonic seconds
+
+
 class _Shown(NullSink):
-    """Encodes pictures as the browser takes them; the newest waits."""
+    """Encodes pictures as the browser takes them."""
 
     def __init__(self, loop: LiveLoop) -> None:
         self.loop: LiveLoop | None = loop
-        self.box: Mailbox[str] = Mailbox()
+        self.hand_over: Callable[[Made], None] = lambda made: None
+        self.taken: dict[float, float] = {}  # the browser's moment of frames on their way, by their own
         self.recording: _Recording | None = None
         self.lock = threading.Lock()  # held while a recording is written to, begun or ended
 
@@ -75,56 +95,67 @@ class _Shown(NullSink):
         with self.lock:
             if self.recording is not None:
                 self.recording.write(image, time)
-        self.box.put(encoded(halved(image) if self.loop.sparing else image))
+        while len(self.taken) > _ON_THEIR_WAY:  # of frames that were dropped
+            self.taken.pop(next(iter(self.taken)))
+        self.hand_over(Made(encoded(halved(image) if self.loop.sparing else image), self.taken.pop(time, math.nan)))
 
     def heard(self, followed: Followed) -> None:
         with self.lock:
             if self.recording is not None:
                 self.recording.heard(followed)
 
-    def close(self) -> None:
-        self.box.close()
-
 
 class LiveVisit:
     """A camera in a browser, what is made of it, and how it goes. Threads of its own, until `close`."""
 
-    def __init__(self, loop: LiveLoop, source: str, left: Callable[[], None] = lambda: None):
+    def __init__(self, loop: LiveLoop, left: Callable[[], None] = lambda: None):
         """Args:
-        source: the name of who is moved.
         left: is called once, when it is over.
         """
         self.loop: LiveLoop | None = loop  # None once it is over: Gradio keeps a visitor's things for an hour
-        self.source, self._left = source, left
-        self._arrived: Mailbox[Frame] = Mailbox()
+        self._left = left
+        self._reason: str | None = None  # of the end, in words
+        self._say: Callable[[str], None] = lambda words: None
+        self._ended: Callable[[str | None], None] = lambda words: None
+        self._arrived: Mailbox[_Arrived] = Mailbox()
         self._shown = _Shown(loop)
-        self._last = monotonic()
+        self._last, self._patience = monotonic(), _UNCONNECTED
         self.engine: Engine | None = Engine(
-            self._frames, loop, self._shown, Pace(real_time=False, max_age=_OLDEST), hears=self._shown.heard
-        )
+            self._frames, loop, self._shown, Pace(real_time=False, max_age=_OLDEST, epoch=0.0), lambda words: self._say(words),
+            self._shown.heard,
+        )  # fmt: skip
         self._thread = threading.Thread(target=self._run, name="live visit", daemon=True)
         self._thread.start()
 
-    def arrive(self, image: np.ndarray) -> None:
-        """A camera frame, H x W x 3 uint8 sRGB; what it replaces is gone."""
+    def connect(
+        self, hand_over: Callable[[Made], None], say: Callable[[str], None], ended: Callable[[str | None], None]
+    ) -> None:  # fmt: skip
+        """Who is shown the pictures, is told in words how it goes, and hears of the end (and, where there is one, its reason).
+
+        They are called from other threads.
+        """
+        self._shown.hand_over, self._say, self._ended = hand_over, say, ended
+        self._last, self._patience = monotonic(), _NOTHING_CAME
+        if self.loop is None:
+            ended(None)
+
+    def arrive(self, jpeg: bytes, taken: float, late: float) -> None:
+        """A camera frame as a JPEG; what it replaces is gone.
+
+        Args:
+            taken: the moment it was taken, by the browser's clock, which comes back with the picture that is made of it.
+            late: seconds since then.
+        """
+        late = min(max(late, 0.0), 1.0) if math.isfinite(late) else 0.0
         try:
-            self._arrived.put(Frame(np.ascontiguousarray(image), monotonic()))
+            self._arrived.put(_Arrived(jpeg, taken, monotonic() - late))
         except Closed:
             pass
 
-    def pictures(self) -> Iterator[tuple[str, str | None]]:
-        """(data URL, words about how it goes where there are new ones), until the visit is over."""
-        spoke, engine = -np.inf, self.engine
-        while engine is not None:
-            try:
-                picture = self._shown.box.take()
-            except Closed:
-                return
-            words = None
-            if monotonic() - spoke > 0.7:
-                spoke = monotonic()
-                words = engine.status()
-            yield picture, words
+    def seen(self, age: float) -> None:
+        """A picture is on the screen, `age` seconds after its frame was taken."""
+        if (engine := self.engine) is not None:
+            engine.clock.add("screen", age)
 
     @property
     def records(self) -> bool:
@@ -149,7 +180,6 @@ class LiveVisit:
             wait: seconds to wait at most until all of it is gone.
         """
         self._arrived.close()
-        self._shown.close()
         if (engine := self.engine) is not None:
             engine.stop()
         if wait:
@@ -158,13 +188,17 @@ class LiveVisit:
     def _frames(self) -> Iterator[Frame]:
         while True:
             try:
-                frame = self._arrived.take(monotonic() + 1.0)
+                arrived = self._arrived.take(monotonic() + 1.0)
             except Closed:
                 return
-            if frame is not None:
+            if arrived is not None:
                 self._last = monotonic()
-                yield frame
-            elif monotonic() - self._last > _GONE:
+                image = decoded(arrived.jpeg)
+                if image is not None:
+                    self._shown.taken[arrived.time] = arrived.taken
+                    yield Frame(image, arrived.time)
+            elif monotonic() - self._last > self._patience:
+                self._reason = "No picture of a camera came for a minute, so the place was given to others. Press Start again."
                 return
 
     def _run(self) -> None:
@@ -175,11 +209,13 @@ class LiveVisit:
             pass
         except Exception:
             log.exception("a live visit failed")
+            self._reason = "Something went wrong here; it is in the server's log. Press Start again."
         finally:
             self.close()
             loop.close()
             self.engine = self.loop = self._shown.loop = engine = loop = None
             self._left()
+            self._ended(self._reason)
             _give_back()
 
 
@@ -198,7 +234,22 @@ def limited(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
 
 
-def encoded(image: np.ndarray) -> str:
+def encoded(image: np.ndarray) -> bytes:
+    """A picture as a JPEG."""
+    return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
+
+
+def as_url(image: np.ndarray) -> str:
     """A picture as a data URL."""
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
+    return "data:image/jpeg;base64," + base64.b64encode(encoded(image)).decode()
+
+
+def decoded(jpeg: bytes) -> np.ndarray | None:
+    """H x W x 3 uint8 sRGB; None for what is no picture, or a huge one."""
+    try:
+        with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as header:  # reads no pixel
+            if math.prod(header.size) > _MOST_PIXELS:
+                return None
+    except (OSError, Image.DecompressionBombError):
+        return None
+    return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)

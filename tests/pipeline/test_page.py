@@ -167,7 +167,8 @@ def test_live_starts_follows_the_mouth_and_frees_the_camera(page):
     wait_until(lambda: "face seen" in page.inner_text("#live-latency"), 90)
     shown = set()
     wait_until(lambda: shown.add(page.get_attribute("#live-output img", "src")) or len(shown) > 6, 60)
-    assert all(source.startswith("data:image/jpeg") for source in shown)  # no frame becomes a file
+    assert all(source.startswith("blob:") for source in shown)  # no frame becomes a file
+    wait_until(lambda: "camera to screen" in page.inner_text("#live-latency"), 20)
     page.evaluate("() => { window.kept = document.querySelector('#live-camera video').srcObject.getTracks() }")
     page.click("#live-stop")
     wait_until(lambda: page.evaluate("window.kept.every(track => track.readyState === 'ended')"), 10)
@@ -186,8 +187,47 @@ def test_a_camera_that_is_refused_is_said(address):
         page.goto(address)
         page.get_by_role("tab", name="Live").click()
         page.click("#live-start")
-        wait_until(lambda: "No picture came from a camera" in page.inner_text("#live-latency"), 60)
+        wait_until(lambda: "No camera was found" in page.inner_text("#live-latency"), 60)
         browser.close()
+
+
+def test_what_is_changed_while_live_takes_effect(page):
+    page.get_by_role("tab", name="Live").click()
+    page.click("#live-start")
+    wait_until(lambda: "face seen" in page.inner_text("#live-latency"), 90)
+    moved = "() => { const c = document.createElement('canvas'); c.width = c.height = 64; const p = c.getContext('2d');"
+    moved += " p.drawImage(document.querySelector('#live-output img'), 0, 0, 64, 64);"
+    moved += " return [...p.getImageData(0, 0, 64, 64).data] }"
+
+    def restless() -> float:
+        pictures = []
+        for _ in range(12):
+            pictures.append(page.evaluate(moved))
+            time.sleep(0.1)
+        return float(np.std(np.array(pictures, float), axis=0).mean())
+
+    assert restless() > 0.05  # it talks
+    page.get_by_text("Strengths").click()
+    for gain in ("mouth", "head", "eyes", "brows", "gaze"):
+        page.fill(f"#gain-{gain} input[type=number]", "0")
+        page.press(f"#gain-{gain} input[type=number]", "Tab")
+    page.check("#pose input[value='off']")
+    wait_until(lambda: restless() < 0.02, 30)
+
+
+def test_a_camera_that_goes_away_is_looked_for_again(page):
+    page.get_by_role("tab", name="Live").click()
+    page.click("#live-start")
+    wait_until(lambda: "face seen" in page.inner_text("#live-latency"), 90)
+    track = "document.querySelector('#live-camera video').srcObject.getVideoTracks()[0]"
+    page.evaluate(f"() => {{ window.gone = {track}; gone.stop(); gone.dispatchEvent(new Event('ended')) }}")
+    wait_until(lambda: page.evaluate(f"{track} !== window.gone && {track}.readyState === 'live'"), 20)
+    wait_until(lambda: "face seen" in page.inner_text("#live-latency"), 60)
+
+
+def test_a_socket_without_a_ticket_is_closed(page):
+    asked = "new Promise(done => { const s = new WebSocket('/live/guessed'.replace(/^/, location.origin.replace('http', 'ws')));"
+    assert page.evaluate(asked + " s.onclose = event => done(event.code) })") == 4404
 
 
 def test_what_is_shown_live_is_recorded_with_its_performance(page, tmp_path):
@@ -224,14 +264,14 @@ def test_a_third_live_visitor_is_told_that_there_is_no_room(prior, monkeypatch):
 
     page = actions.Page(prior)
     sessions = iter(SimpleNamespace(session_hash=f"visitor {k}") for k in range(10))
-    begin = lambda: page.begin(next(sessions), None, "builtin", 1.0, "relative", 1, 1, 1, 1, 1)
+    begin = lambda: page.begin(next(sessions), None, "builtin", 1.0, "relative", 1, 1, 1, 1, 1)[0]
     visits = [begin() for _ in range(actions.LIVE_VISITORS)]
     with pytest.raises(gr.Error, match="no room for more"):
         begin()
     page.left(SimpleNamespace(session_hash="visitor 0"))  # the page was closed without a word
     wait_until(lambda: page._live == actions.LIVE_VISITORS - 1, 20)
     visits.append(begin())
-    again = page.begin(SimpleNamespace(session_hash="visitor 1"), visits[1], "builtin", 1.0, "relative", 1, 1, 1, 1, 1)
+    again = page.begin(SimpleNamespace(session_hash="visitor 1"), visits[1], "builtin", 1.0, "relative", 1, 1, 1, 1, 1)[0]
     visits[1] = again  # Start pressed twice: in one's own place there is room
     for visit in visits[1:]:
         visit.close()
