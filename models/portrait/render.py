@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
 
 from models.code import Camera, FaceCode
-from models.colour import ENCODE, to_linear16
+from models.colour import DECODE, ENCODE, to_linear16
 from models.head import Head
 from models.portrait.extend import extend_colours, hair_colour, hair_offsets
 from models.portrait.eyes import SIZE, eye_texture, texel_positions
@@ -24,7 +25,7 @@ from models.portrait.mouth import (
     teeth_texels,
     teeth_texture,
 )
-from models.portrait.shade import facing, shade
+from models.portrait.shade import draw_sheet, facing, shade, twice_as_fine
 from models.portrait.surround import Surround
 from models.portrait.topology import INNER, FaceLayer, softened
 from models.prior.face import LEFT_EYE, RIGHT_EYE
@@ -64,6 +65,7 @@ class View:
         shaped: V x 3, the head of `code` in the head frame with straight eyes.
         hair: V x 3 head-frame offsets of the scalp's vertices to the hair's surface.
         ring: N x 4 linear colours and trust of the skin around the mouth.
+        image: H x W x 3 uint8 sRGB, the picture.
     """
 
     matte: np.ndarray
@@ -76,6 +78,12 @@ class View:
     shaped: np.ndarray
     hair: np.ndarray
     ring: np.ndarray
+    image: np.ndarray
+
+    @cached_property
+    def finer(self) -> np.ndarray:
+        """The picture, `twice_as_fine`."""
+        return twice_as_fine(self.image)
 
 
 @dataclass(frozen=True)
@@ -194,7 +202,7 @@ class Portrait:
             person = np.round(255 * cv2.blur(solid, (rim // 2 | 1, rim // 2 | 1))).astype(np.uint8)
         return View(
             person, canvas, rooms, room, attributes, surround, code, shaped, hair.astype(np.float32),
-            self._ring_colours(seen),
+            self._ring_colours(seen), image,
         )  # fmt: skip
 
     def mouth(self, image: np.ndarray, code: FaceCode) -> MouthView | None:
@@ -300,9 +308,9 @@ class Portrait:
         if self._shader is not None:
             return self._render_on_device(view, canvas, projected, triangles, attributes, knots)
         motion = view.surround.motion(knots)
-        out = _drawn(view, canvas, projected, triangles, attributes, motion, (0, 0, 1))
-        for box in self._fine_boxes(projected, width, height):
-            left, top, right, bottom = box
+        boxes = self._fine_boxes(projected, width, height)
+        out = _drawn(view, canvas, projected, triangles, attributes, motion, (0, 0, 1), boxes)
+        for left, top, right, bottom in boxes:
             size = right - left, bottom - top
             closer = (projected - np.array([left, top, 0], np.float32)) * np.array([_FINER, _FINER, 1], np.float32)
             part = cv2.resize(motion[top:bottom, left:right], None, fx=_FINER, fy=_FINER, interpolation=cv2.INTER_LINEAR)
@@ -316,11 +324,11 @@ class Portrait:
 
         shader, height, width = self._shader, *view.matte.shape
         motion = shader.motion(view.surround, knots)
-        out = shader.draw(view, canvas, projected, triangles, attributes, motion, (0, 0, 1), ENCODE)
+        out = shader.draw(view, canvas, projected, triangles, attributes, motion, (0, 0, 1))
         for left, top, right, bottom in self._fine_boxes(projected, width, height):
             closer = (projected - np.array([left, top, 0], np.float32)) * np.array([_FINER, _FINER, 1], np.float32)
             part = resized(motion[top:bottom, left:right], _FINER * (bottom - top), _FINER * (right - left))
-            fine = shader.draw(view, canvas, closer, triangles, attributes, part, (left, top, _FINER), ENCODE).float()
+            fine = shader.draw(view, canvas, closer, triangles, attributes, part, (left, top, _FINER)).float()
             cells = fine.view(bottom - top, _FINER, right - left, _FINER, 3).mean((1, 3))
             out[top:bottom, left:right] = (cells + 0.5).to(out.dtype)
         return out.cpu().numpy()
@@ -366,15 +374,23 @@ class Portrait:
         return np.concatenate([attributes, *slots], 1), canvas
 
 
-def _drawn(view: View, canvas, projected, triangles, attributes, motion, place: tuple[float, float, float]) -> np.ndarray:
-    """Rasterises and shades into a picture of the motion's size; `place` as in `shade`."""
-    height, width = motion.shape[:2]
-    fragments = rasterise(projected, triangles, height, width)
-    out = np.empty((height, width, 3), np.uint8)
+def _drawn(
+    view: View, canvas, projected, triangles, attributes, motion, place: tuple[float, float, float], without: Sequence[tuple] = ()
+) -> np.ndarray:  # fmt: skip
+    """Rasterises and shades into a picture of the motion's size; `place` as in `shade`.
+
+    Args:
+        without: boxes where the head is left out, since they are drawn again.
+    """
+    fragments = rasterise(projected, triangles, *motion.shape[:2])
+    for left, top, right, bottom in without:
+        fragments.triangle[top:bottom, left:right] = -1
+    out = draw_sheet(view.finer, motion, place)
     corner = np.array(place, np.float32)
     with PARALLEL:
         shade(
-            canvas, motion, corner, view.matte, fragments.triangle, fragments.barycentric, triangles, attributes, ENCODE, out
+            canvas, motion, corner, view.matte, fragments.triangle, fragments.barycentric, triangles, attributes, DECODE, ENCODE,
+            out,
         )  # fmt: skip
     return out
 

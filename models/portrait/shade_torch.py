@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.colour import DECODE, ENCODE
 from models.raster.oracle import interpolate, rasterise
 
 _LITTLE = 1e-3
@@ -33,16 +34,30 @@ def catmull_rom(canvas: Tensor, position: Tensor, height: int, width: int) -> Te
     return (taps * both).sum(1)
 
 
+def draw_sheet(finer: Tensor, look: Tensor) -> Tensor:
+    """N x 3 uint8: as `models.portrait.shade.draw_sheet`, at N x 2 positions in the plate; steps of 1/32 are OpenCV's."""
+    at = ((2 * look - 1) * 32).round() / 32
+    tall, wide = finer.shape[:2]
+    corner = at.floor()
+    t = at - corner
+    x, y = corner[:, 0].long(), corner[:, 1].long()
+    pixels = finer.reshape(-1, 3)
+    tap = lambda dx, dy: pixels[(y + dy).clamp(0, tall - 1) * wide + (x + dx).clamp(0, wide - 1)].float()
+    tx, ty = t[:, 0, None], t[:, 1, None]
+    above, below = tap(0, 0) * (1 - tx) + tap(1, 0) * tx, tap(0, 1) * (1 - tx) + tap(1, 1) * tx
+    return (above * (1 - ty) + below * ty + 0.5).to(torch.uint8)
+
+
 def shade(
-    canvas: Tensor, motion: Tensor, place: tuple[float, float, float], matte: Tensor, triangle: Tensor, barycentric: Tensor,
-    triangles: Tensor, attributes: Tensor, encode: Tensor,
+    canvas: Tensor, finer: Tensor, motion: Tensor, place: tuple[float, float, float], matte: Tensor, triangle: Tensor,
+    barycentric: Tensor, triangles: Tensor, attributes: Tensor, decode: Tensor, encode: Tensor,
 ) -> Tensor:  # fmt: skip
-    """H x W x 3 uint8 sRGB; arguments as `models.portrait.shade.shade` describes them."""
+    """H x W x 3 uint8 sRGB, sheet and head; arguments as `models.portrait.shade` describes them."""
     height, width = triangle.shape
     tall, wide = matte.shape
     look = (grid(height, width, canvas.device) / place[2] + motion).reshape(-1, 2)
     look = look + torch.tensor(place[:2], dtype=look.dtype, device=look.device)
-    out = catmull_rom(canvas, look, tall, wide)
+    out = draw_sheet(finer, look)
     hit = (triangle.reshape(-1) >= 0).nonzero()[:, 0]
     a = interpolate(triangle, barycentric, triangles, attributes).reshape(height * width, -1)[hit]
     opacity = a[:, 4].clamp(max=1)
@@ -58,9 +73,11 @@ def shade(
     colour, total = colour + own * a[:, :3], total + own
     guess = catmull_rom(canvas, a[:, 6:8], *canvas.shape[:2])
     colour = torch.where(total < _LITTLE, guess, colour / total.clamp(min=_LITTLE))
-    share = torch.where(opacity > 0.004, opacity, 0)[:, None]
-    out[hit] = out[hit] + share * (colour - out[hit])
-    return encode[(out.clamp(0, 65535) + 0.5).long()].view(height, width, 3)
+    share = torch.where(opacity < 0.996, opacity, 1)[:, None]
+    mixed = share * colour + (1 - share) * decode[out[hit].long()]
+    shown = opacity > 0.004
+    out[hit[shown]] = encode[(mixed[shown].clamp(0, 65535) + 0.5).long()]
+    return out.view(height, width, 3)
 
 
 class TorchShader:
@@ -69,6 +86,7 @@ class TorchShader:
     def __init__(self, device: str):
         self.device = torch.device(device)
         self._kept: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+        self._decode, self._encode = self._send(DECODE.astype(np.float32)), self._send(ENCODE)
         self._constants: dict[int, tuple[np.ndarray, Tensor]] = {}
 
     def _send(self, array: np.ndarray) -> Tensor:
@@ -96,17 +114,18 @@ class TorchShader:
 
     def draw(
         self, view, canvas: np.ndarray, projected: np.ndarray, triangles: np.ndarray, attributes: np.ndarray, motion: Tensor,
-        place: tuple[float, float, float], encode: np.ndarray,
+        place: tuple[float, float, float],
     ) -> Tensor:  # fmt: skip
         """H x W x 3 uint8 on the device, of the motion's size."""
         kept = self._kept.setdefault(view, {})
         if not kept:
-            kept.update(canvas=self._send(view.canvas), matte=self._send(view.matte))
+            kept.update(canvas=self._send(view.canvas), matte=self._send(view.matte), finer=self._send(view.finer))
         picture = kept["canvas"] if canvas is view.canvas else self._send(canvas)
         cells = self._constant(triangles).long()
         triangle, barycentric, _ = rasterise(self._send(projected.astype(np.float32)), cells, *motion.shape[:2])
         return shade(
-            picture, motion, place, kept["matte"], triangle, barycentric, cells, self._send(attributes), self._constant(encode)
+            picture, kept["finer"], motion, place, kept["matte"], triangle, barycentric, cells, self._send(attributes),
+            self._decode, self._encode,
         )  # fmt: skip
 
 
