@@ -26,6 +26,8 @@ class Reenact:
     """Whose sound goes along."""
     person: int = 0
     """Which of the driver's faces, from 0 (the largest in the first frame)."""
+    cast: Annotated[str, tyro.conf.arg(metavar="one|all|each")] = "one"
+    """Whom the driver moves: the source's largest face, all in the source's picture, or each face the source's of its number."""
     device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
     """Where the pixels are made."""
     smoothing: float = 1.0
@@ -70,6 +72,8 @@ class Live:
     """Whose sound goes along from a clip into a file."""
     person: int = 0
     """Which of the driver's faces, from 0 (the largest)."""
+    cast: Annotated[str, tyro.conf.arg(metavar="one|all|each")] = "one"
+    """Whom the driver moves: the source's largest face, all in the source's picture, or each face the source's of its number."""
     smoothing: float = 1.0
     """Strength of the causal smoothing; 0 is none."""
     mark: bool | None = None

@@ -11,21 +11,22 @@ import numpy as np
 from capture.frame import Frame
 from capture.media import Media, open_media, probe
 from capture.writer import VideoWriter
-from models.avatar.avatar import is_avatar, load_avatar
-from models.code import FaceCode, Person, at_height
+from models.avatar.avatar import is_avatar
+from models.code import Camera, FaceCode, Person, at_height
 from models.portrait.render import View
 from models.prior.face import AnnyPrior, load_prior
 from pipeline.alignment import align
 from pipeline.builtin import BUILTIN, builtin_performance
 from pipeline.device import choose_device
+from pipeline.ensemble import Ensemble, open_ensemble
 from pipeline.errors import Refusal
 from pipeline.live.stream import reenact_causally
 from pipeline.mark import marked
 from pipeline.performance import Performance
 from pipeline.progress import Listener, counted, silent
-from pipeline.puppet import AvatarPuppet, PortraitPuppet
+from pipeline.puppet import PortraitPuppet, rest_picture
 from pipeline.reenactment import Reenactment, Settings
-from pipeline.source import SAME_PERSON, Source, as_same_person, open_source, pick_person, prepare_source
+from pipeline.source import SAME_PERSON, Source, as_same_person, open_source, pick_person
 from pipeline.tracking import track
 
 _NO_WORSE = 1.25  # times its own fit's error at which a shot is still taken for a known person's
@@ -43,14 +44,33 @@ def reference_code(driver: Performance) -> FaceCode:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything a batch needs before the first picture."""
+    """Everything a batch needs before the first picture.
 
-    driver: Performance
-    reenactment: Reenactment
-    driver_media: Media | None  # None for the built-in performance
-    source: Source | None  # None for an avatar
+    Attributes:
+        drivers: whose performance moves each person of the ensemble; None where nobody's does.
+        reenactments: of each; None where nobody moves them.
+        driver_media: None for the built-in performance.
+        source: of the first of them; None for an avatar.
+        same_person: the source and its driver are one person.
+    """
+
+    drivers: tuple[Performance | None, ...]
+    reenactments: tuple[Reenactment | None, ...]
+    ensemble: Ensemble
+    driver_media: Media | None
+    source: Source | None
     source_media: Media | None
     same_person: bool
+
+    @property
+    def driver(self) -> Performance:
+        """The first who is there."""
+        return next(one for one in self.drivers if one is not None)
+
+    @property
+    def camera(self) -> Camera:
+        """The camera the result is seen through."""
+        return next(one for one in self.reenactments if one is not None).camera
 
 
 def prepare(source: str, driver: str, settings: Settings, prior: AnnyPrior, listen: Listener = silent) -> Prepared:
@@ -58,54 +78,70 @@ def prepare(source: str, driver: str, settings: Settings, prior: AnnyPrior, list
     learned = is_avatar(source)
     if "webcam" in (source != BUILTIN and not learned and probe(source), driver != BUILTIN and probe(driver)):
         raise Refusal("a webcam has no end, so no file can be made from it. Give videos or photos, or use the page's Live tab.")
-    avatar = load_avatar(source, prior) if learned else None
-    source_media = None if learned else open_source(source)
     driver_media = None if driver == BUILTIN else open_media(driver)
     if driver_media is not None and driver_media.is_photo:
         raise Refusal(f"{driver}: a photo can't drive. Use a video or `builtin` as the driver.")
-    device = choose_device(settings.device)
-    ready = None if learned else prepare_source(source_media, prior, listen=listen, device=device)
-    known = avatar.person if learned and settings.pose == "absolute" else None
-    performance, same = _driver(driver_media, settings, prior, known, listen)
-    if learned and driver_media is not None:
-        performance = align(driver_media, performance, prior, settings.smoothing, listen)
-    if settings.pose == "absolute" and not learned and not ready.is_video:
-        refitted = as_same_person(ready, performance.person, prior, next(iter(source_media)))
-        ready, same = refitted or ready, refitted is not None
-    puppet = AvatarPuppet(avatar, prior, device) if learned else PortraitPuppet(ready)
-    return Prepared(
-        performance, Reenactment(puppet, performance.person, reference_code(performance), settings, same), driver_media, ready,
-        source_media, same,
-    )  # fmt: skip
+    who = open_ensemble(source, prior, settings.cast != "one", choose_device(settings.device), listen)
+    known = who.puppets[0].person if learned and settings.pose == "absolute" else None
+    performances, same = _drivers(driver_media, settings, len(who.puppets), prior, known, listen)
+    ready, source_media = None, None
+    if learned:
+        if driver_media is not None:
+            performances = [align(driver_media, performances[0], prior, settings.smoothing, listen)]
+    else:
+        ready, source_media = who.puppets[0].source, open_source(source)
+        if settings.pose == "absolute" and not ready.is_video and len(who.puppets) == 1:
+            refitted = as_same_person(ready, performances[0].person, prior, next(iter(source_media)))
+            if refitted is not None:
+                ready, same, who = refitted, True, Ensemble([PortraitPuppet(refitted)])
+    reenactments = tuple(
+        None if one is None else Reenactment(puppet, one.person, reference_code(one), settings, same)
+        for puppet, one in zip(who.puppets, performances)
+    )
+    return Prepared(tuple(performances), reenactments, who, driver_media, ready, source_media, same)
 
 
-def _driver(
-    media: Media | None, settings: Settings, prior: AnnyPrior, known: Person | None, listen: Listener
-) -> tuple[Performance, bool]:
-    """The driver's performance, told as the `known` person where they prove to be that one; and whether they do."""
+def _drivers(
+    media: Media | None, settings: Settings, count: int, prior: AnnyPrior, known: Person | None, listen: Listener
+) -> tuple[list[Performance | None], bool]:  # fmt: skip
+    """Whose performance moves each of `count` people, the first told as the `known` person where they prove to be that one.
+
+    And whether they do.
+    """
     if media is None:
-        return builtin_performance(), False
-    tracked = track(media, prior, people=settings.person + 1, smoothing=settings.smoothing, listen=listen)
+        others = None if settings.cast == "each" else builtin_performance()
+        return [builtin_performance(), *[others] * (count - 1)], False
+    people = count if settings.cast == "each" else settings.person + 1
+    tracked = track(media, prior, people=people, smoothing=settings.smoothing, listen=listen)
+    if settings.cast == "each":
+        return [pick_person(tracked.performances, 0, media.path), *map(tracked.performances.get, range(1, count))], False
     own = pick_person(tracked.performances, settings.person, media.path)
     if known is None:
-        return own, False
+        return [own] * count, False
     person = replace(known, camera=at_height(known.camera, media.height, media.width))
     told = tracked.performance_of(settings.person, person, prior, settings.smoothing)
     same = bool(np.nanmean(told.error) <= max(SAME_PERSON, _NO_WORSE * np.nanmean(own.error)))
-    return (told, True) if same else (own, False)
+    return [told if same else own], same
 
 
 def pictures(prepared: Prepared, settings: Settings, listen: Listener = silent) -> Iterator[Frame]:
     """The output, one frame for each of the driver's, at the driver's times."""
-    performance, make = prepared.driver, prepared.reenactment
-    plates = _plates(prepared) if settings.pose == "off" and make.puppet.is_video else None
-    for index in counted(range(len(performance)), "render", len(performance), listen):
-        code = performance.code(index) if performance.tracked[index] else None
-        time = float(performance.times[index])
+    timing = prepared.driver
+    alone = len(prepared.drivers) == 1
+    plates = _plates(prepared) if alone and settings.pose == "off" and prepared.source and prepared.source.is_video else None
+    rests = [rest_picture(puppet) for puppet in prepared.ensemble.puppets]
+    for index in counted(range(len(timing)), "render", len(timing), listen):
+        time = float(timing.times[index])
         plate = next(plates) if plates is not None else None
-        # a source frame without its face has nothing to move: it is shown as it is
-        image = plate if isinstance(plate, np.ndarray) else make(code, time, plate)
-        yield Frame(image, time, float(performance.durations[index]))
+        shown = []
+        for performance, make, rest in zip(prepared.drivers, prepared.reenactments, rests):
+            if isinstance(plate, np.ndarray):  # a source frame without its face has nothing to move: it is shown as it is
+                shown.append(plate)
+            elif make is None:
+                shown.append(rest)
+            else:
+                shown.append(make(performance.code(index) if performance.tracked[index] else None, time, plate))
+        yield Frame(prepared.ensemble.merged(shown), time, float(timing.durations[index]))
 
 
 def _plates(prepared: Prepared) -> Iterator[View | np.ndarray]:
@@ -144,7 +180,7 @@ def reenact(
     if causal:
         return reenact_causally(source, driver, output, settings, prior, listen, lossless)
     prepared = prepare(source, driver, settings, prior, listen)
-    camera = prepared.reenactment.camera
+    camera = prepared.camera
     sound = {"driver": prepared.driver_media, "source": prepared.source_media, "none": None}[settings.audio]
     sound = sound if sound is not None and sound.has_audio else None
     count = 0

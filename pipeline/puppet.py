@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -148,3 +149,8 @@ class AvatarPuppet:
 
     def __call__(self, code: FaceCode, camera: Camera, time: float, plate: View | None = None) -> np.ndarray:
         return self.renderer.render(code, camera)
+
+
+def rest_picture(puppet: Puppet) -> np.ndarray:
+    """H x W x 3 uint8 sRGB: a source at rest, seen with no driver at all."""
+    return puppet.again()(replace(puppet.base, expression=puppet.rest), puppet.person.camera, 0.0)

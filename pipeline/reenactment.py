@@ -14,6 +14,7 @@ from pipeline.puppet import Puppet
 from pipeline.retargeting import Gains, LossGuard, PoseMode, Retargeter
 
 AudioChoice = Literal["driver", "source", "none"]
+CastChoice = Literal["one", "all", "each"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Settings:
         pose, gains: see `pipeline.retargeting`.
         audio: whose sound goes along into a file.
         person: which of the driver's faces, from 0.
+        cast: that face moves `one` person, the source's largest, or `all` in the source's picture; with `each`, every face of the
+            driver's moves the source's of the same number.
         smoothing: strength; 0 is none.
         mark: whether the pictures of a file carry the visible mark; comment: what its metadata say.
         device: where pixels are made.
@@ -33,6 +36,7 @@ class Settings:
     gains: Gains = field(default_factory=Gains)
     audio: AudioChoice = "driver"
     person: int = 0
+    cast: CastChoice = "one"
     smoothing: float = 1.0
     mark: bool = False
     comment: str | None = None

@@ -22,13 +22,14 @@ from pipeline.performance import Performance
 from pipeline.progress import Listener, silent
 from pipeline.retargeting import photo_rest
 from pipeline.shot import frame_fitter
-from pipeline.tracking import track
+from pipeline.tracking import Tracked, track
 
 VIEWS = 5  # source frames kept ready as textures, for the head turned this way and that
 MOUTHS = 32  # mouths kept from a source video
 SAME_PERSON = 0.0115  # of the inter-ocular distance: own first frames fit at most at 0.0104, others' at 0.0089 and up
 _MOUTH = slice(EXPRESSIONS.index("jawForward"), EXPRESSIONS.index("noseSneerLeft"))  # jaw and mouth lie together
 _LIDS = [EXPRESSIONS.index(f"eye{what}{side}") for what in ("Blink", "Squint", "Wide") for side in ("Left", "Right")]
+_BORDER = 0.06  # of a face's width over which one person's part of a picture goes over into another's
 _SETTLED = 24  # steps for a single picture, which has nothing before it to start from
 
 
@@ -43,6 +44,7 @@ class Source:
         rest: 52, their resting expression.
         performance: of every source frame, for a video.
         landmarks: 478 x 3 of the first view's picture.
+        territory: H x W float32 in [0, 1], what of the picture is theirs, beside others in it; None where it is all of it.
     """
 
     portrait: Portrait
@@ -51,6 +53,7 @@ class Source:
     performance: Performance
     landmarks: np.ndarray
     mouths: list[MouthView] = field(default_factory=list)
+    territory: np.ndarray | None = None
 
     @property
     def person(self) -> Person:
@@ -68,13 +71,50 @@ def prepare_source(media: Media, prior: AnnyPrior, person_id: int = 0, listen: L
         Refusal: where no (or not that) face is found.
     """
     tracked = track(media, prior, people=person_id + 1, smoothing=1.0, listen=listen)
+    return _prepared(media, prior, tracked, person_id, _grounds(media, tracked).get(person_id), listen, device)
+
+
+def prepare_everyone(media: Media, prior: AnnyPrior, listen: Listener = silent, device: str = "cpu") -> list[Source]:
+    """`prepare_source` of everyone whom the first frame that shows anyone shows, the largest first."""
+    tracked = track(media, prior, smoothing=1.0, listen=listen)
+    grounds = _grounds(media, tracked)
+    return [_prepared(media, prior, tracked, k, grounds.get(k), listen, device) for k in sorted(tracked.performances)]
+
+
+def _grounds(media: Media, tracked: Tracked) -> dict[int, np.ndarray]:
+    """The territory of each person, by number; none where there is only one."""
+    numbers = sorted(tracked.performances)
+    if len(numbers) < 2:
+        return {}
+    return dict(zip(numbers, territories([tracked.keyframes[k][0] for k in numbers], media.height, media.width)))
+
+
+def territories(faces: list[np.ndarray], height: int, width: int) -> np.ndarray:
+    """K x H x W float32 that sum to 1: whose face each pixel lies nearest to, in widths of that face, eased over.
+
+    Args:
+        faces: K times 478 x 3 landmarks.
+    """
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32) + 0.5
+    away = []
+    for face in faces:
+        centre, size = face[:468, :2].mean(0), max(float(np.ptp(face[:468, 0])), 1.0)
+        away.append(np.hypot(x - centre[0], y - centre[1]) / size)
+    nearer = np.exp((np.min(away, 0) - np.array(away)) / _BORDER)
+    return (nearer / nearer.sum(0)).astype(np.float32)
+
+
+def _prepared(
+    media: Media, prior: AnnyPrior, tracked: Tracked, person_id: int, territory: np.ndarray | None, listen: Listener, device: str
+) -> Source:  # fmt: skip
     performance = pick_person(tracked.performances, person_id, media.path)
+    matted = lambda image: selfie_matte(image) * (1 if territory is None else territory)
     portrait = Portrait(Head(prior, performance.person), device=device)
     if len(performance) == 1:
         frame = next(iter(media))
         code = performance.code(0)
-        view = portrait.view(frame.image, code, selfie_matte(frame.image))
-        return Source(portrait, [view], photo_rest(code), performance, tracked.keyframes[person_id][0])
+        view = portrait.view(frame.image, code, matted(frame.image))
+        return Source(portrait, [view], photo_rest(code), performance, tracked.keyframes[person_id][0], territory=territory)
     calm = _calmest(performance)
     poses = _spread(performance, head_feature, VIEWS, calm)
     shapes = set(_spread(performance, mouth_feature, MOUTHS, calm))
@@ -93,10 +133,10 @@ def prepare_source(media: Media, prior: AnnyPrior, person_id: int = 0, listen: L
     room = mouth_room(mouths)
     eyes = portrait.view(frames[open_eyed], performance.code(open_eyed), None, still=True)
     views = [
-        portrait.view(frames[i], performance.code(i), selfie_matte(frames[i]), room=room, eyes_from=eyes)
+        portrait.view(frames[i], performance.code(i), matted(frames[i]), room=room, eyes_from=eyes)
         for i in poses if i in frames
     ]  # fmt: skip
-    return Source(portrait, views, performance.person.neutral, performance, tracked.keyframes[person_id][0], mouths)
+    return Source(portrait, views, performance.person.neutral, performance, tracked.keyframes[person_id][0], mouths, territory)
 
 
 def open_source(path: str) -> Media:
@@ -135,12 +175,13 @@ def as_same_person(source: Source, driver: Person, prior: AnnyPrior, frame: Fram
     if error / inter_ocular(source.landmarks) > SAME_PERSON:
         return None
     portrait = Portrait(Head(prior, person), source.portrait.layer, source.portrait.device)
-    view = portrait.view(frame.image, code, selfie_matte(frame.image))
+    matte = selfie_matte(frame.image) * (1 if source.territory is None else source.territory)
+    view = portrait.view(frame.image, code, matte)
     performance = replace(
         source.performance, person=person, expression=code.expression[None], rotation=code.rotation[None],
         translation=code.translation[None], gaze=code.gaze[None],
     )  # fmt: skip
-    return Source(portrait, [view], person.neutral, performance, source.landmarks)
+    return Source(portrait, [view], person.neutral, performance, source.landmarks, territory=source.territory)
 
 
 def mouth_room(mouths: list[MouthView]) -> tuple[int, int]:

@@ -7,9 +7,7 @@ Neither ever raises for what a camera, a face or a renderer does: they hold, the
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -19,14 +17,13 @@ from capture.frame import FaceObservation, Frame
 from models.code import FaceCode, Person
 from models.prior.face import AnnyPrior
 from pipeline.clock import StageClock
+from pipeline.ensemble import Ensemble
 from pipeline.live.driver import LiveDriver
-from pipeline.puppet import Puppet
+from pipeline.puppet import Puppet, rest_picture
 from pipeline.reenactment import Reenactment, Settings
 from pipeline.retargeting import FADE, HOLD
 
 log = logging.getLogger(__name__)
-Cast = Literal["one", "each"]
-Compose = Callable[[list[np.ndarray]], np.ndarray]  # one picture from as many as there are puppets
 _LARGEST = 960  # pixels of a frame's longer side; the face mesh looks at 192 x 192 of it anyway
 _QUIET = 10.0  # seconds in which the same failure is not logged again
 
@@ -77,27 +74,24 @@ class LiveLoop:
     """
 
     def __init__(
-        self, prior: AnnyPrior, puppets: Puppet | Sequence[Puppet], settings: Settings = Settings(), background: bool = True,
-        cast: Cast = "one", compose: Compose | None = None,
+        self, prior: AnnyPrior, who: Puppet | Ensemble, settings: Settings = Settings(), background: bool = True
     ):  # fmt: skip
         """Args:
-        puppets: who is moved; several for several people in one picture.
+        who: is moved.
         background: later fits of a driver run beside the loop; without, the same frames always give the same pictures.
-        cast: `one` driver (number `settings.person`) moves everyone; with `each`, driver k moves puppet k.
         """
-        self.settings, self._prior, self._background, self._cast = settings, prior, background, cast
+        self.settings, self._prior, self._background = settings, prior, background
         self._tracker: FaceTracker | None = None
         self._drivers: dict[int, LiveDriver] = {}
         self._quiet_until, self._last_frame = 0.0, 0.0
         self.sparing = 0  # how much is left out to keep up (pipeline.live.shedding)
         self.faults = 0  # frames that could not be followed or drawn
         self.clock = StageClock()  # of the stages track, encode and draw
-        self.choose(puppets, compose)
+        self.choose(who)
 
-    def choose(self, puppets: Puppet | Sequence[Puppet], compose: Compose | None = None) -> None:
-        """Goes over to other puppets; the drivers stay known. Where these can't be drawn, raises why, and nothing changes."""
-        cast = tuple(puppets) if isinstance(puppets, Sequence) else (puppets,)
-        self._stage = _Stage(cast, compose or (lambda pictures: pictures[0]))
+    def choose(self, who: Puppet | Ensemble) -> None:
+        """Goes over to others; the drivers stay known. Where these can't be drawn, raises why, and nothing changes."""
+        self._stage = _Stage(who if isinstance(who, Ensemble) else Ensemble([who]))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -167,7 +161,8 @@ class LiveLoop:
         self._close_tracker()
 
     def _numbers(self) -> list[int]:
-        return list(range(len(self._stage.puppets))) if self._cast == "each" else [self.settings.person]
+        several = self.settings.cast == "each"
+        return list(range(len(self._stage.puppets))) if several else [self.settings.person]
 
     def _tracked_by(self, people: int) -> FaceTracker:
         if self._tracker is None or self._tracker.people < people:
@@ -193,12 +188,12 @@ class LiveLoop:
 class _Stage:
     """Puppets, and what they showed last."""
 
-    def __init__(self, puppets: tuple[Puppet, ...], compose: Compose):
-        self.puppets, self._compose = puppets, compose
-        self._reenactments: list[Reenactment | None] = [None] * len(puppets)
-        self._keys: list[tuple | None] = [None] * len(puppets)
-        self._rests = [rest_picture(puppet) for puppet in puppets]
-        self.rest = compose(self._rests)
+    def __init__(self, ensemble: Ensemble):
+        self.puppets, self._merged = ensemble.puppets, ensemble.merged
+        self._reenactments: list[Reenactment | None] = [None] * len(self.puppets)
+        self._keys: list[tuple | None] = [None] * len(self.puppets)
+        self._rests = [rest_picture(puppet) for puppet in self.puppets]
+        self.rest = self._merged(self._rests)
         self._last, self._last_time = self.rest, -np.inf
 
     def __call__(self, followed: Followed, settings: Settings) -> np.ndarray:
@@ -207,7 +202,7 @@ class _Stage:
             driver = followed.drivers[min(k, len(followed.drivers) - 1)]
             reenactment = self._reenactment(k, puppet, driver, settings)
             pictures.append(self._rests[k] if reenactment is None else reenactment(driver.code, followed.time))
-        self._last, self._last_time = self._compose(pictures), followed.time
+        self._last, self._last_time = self._merged(pictures), followed.time
         return self._last
 
     def _reenactment(self, k: int, puppet: Puppet, driver: Performing, settings: Settings) -> Reenactment | None:
@@ -225,11 +220,6 @@ class _Stage:
         if share <= 0:
             return self._last
         return cv2.addWeighted(self._last, float(1 - share), self.rest, float(share), 0)
-
-
-def rest_picture(puppet: Puppet) -> np.ndarray:
-    """H x W x 3 uint8 sRGB: a source at rest, seen with no driver at all."""
-    return puppet.again()(replace(puppet.base, expression=puppet.rest), puppet.person.camera, 0.0)
 
 
 def _not_too_large(frame: Frame) -> Frame:

@@ -16,13 +16,13 @@ from models.avatar.avatar import is_avatar
 from models.prior.face import AnnyPrior
 from pipeline.builtin import BUILTIN
 from pipeline.device import choose_device
+from pipeline.ensemble import open_ensemble
 from pipeline.errors import Refusal
 from pipeline.live.engine import Engine, Pace
 from pipeline.live.loop import LiveLoop
 from pipeline.live.recorder import PerformanceRecorder
 from pipeline.mark import Marked, marked
 from pipeline.progress import Listener, counted, silent
-from pipeline.puppet import open_puppet
 from pipeline.reenactment import Settings
 from pipeline.report import check_writable
 
@@ -151,7 +151,8 @@ def _is_camera(media: Media) -> bool:
 
 
 def _loop(source: str, settings: Settings, prior: AnnyPrior, listen: Listener, background: bool = False) -> LiveLoop:
-    return LiveLoop(prior, open_puppet(source, prior, choose_device(settings.device), listen), settings, background)
+    who = open_ensemble(source, prior, settings.cast != "one", choose_device(settings.device), listen)
+    return LiveLoop(prior, who, settings, background)
 
 
 def _opened(sink: str, width: int, height: int, record: str | None, mark: bool, options: dict) -> tuple[Sink, Copied | None]:

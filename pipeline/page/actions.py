@@ -26,10 +26,10 @@ from pipeline.avatar.watching import watched
 from pipeline.builtin import BUILTIN
 from pipeline.errors import Refusal
 from pipeline.flow import reenact
-from pipeline.live.loop import LiveLoop, rest_picture
+from pipeline.live.loop import LiveLoop
 from pipeline.page.browser import output_view
 from pipeline.page.visit import LiveVisit, as_url, limited
-from pipeline.puppet import AvatarPuppet, PortraitPuppet, Puppet
+from pipeline.puppet import AvatarPuppet, PortraitPuppet, Puppet, rest_picture
 from pipeline.reenactment import Settings
 from pipeline.retargeting import Gains
 from pipeline.source import Source, open_source, prepare_source

@@ -9,6 +9,7 @@ import io
 import logging
 import math
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
@@ -80,13 +81,33 @@ class _Arrived(NamedTuple):
     time: float  # monotonic seconds
 
 
+class _Moments:
+    """When frames on their way were taken, by the browser's clock; put and taken in two threads."""
+
+    def __init__(self) -> None:
+        self._lock, self._taken = threading.Lock(), deque(maxlen=_ON_THEIR_WAY)
+
+    def put(self, time: float, taken: float) -> None:
+        with self._lock:
+            self._taken.append((time, taken))
+
+    def take(self, time: float) -> float:
+        """NaN where no frame was of that time; those before it are forgotten."""
+        with self._lock:
+            while self._taken and self._taken[0][0] <= time:
+                at, taken = self._taken.popleft()
+                if at == time:
+                    return taken
+        return math.nan
+
+
 class _Shown(NullSink):
     """Encodes pictures as the browser takes them."""
 
     def __init__(self, loop: LiveLoop) -> None:
         self.loop: LiveLoop | None = loop
         self.hand_over: Callable[[Made], None] = lambda made: None
-        self.taken: dict[float, float] = {}  # the browser's moment of frames on their way, by their own
+        self.moments = _Moments()
         self.recording: _Recording | None = None
         self.lock = threading.Lock()  # held while a recording is written to, begun or ended
 
@@ -95,9 +116,7 @@ class _Shown(NullSink):
         with self.lock:
             if self.recording is not None:
                 self.recording.write(image, time)
-        while len(self.taken) > _ON_THEIR_WAY:  # of frames that were dropped
-            self.taken.pop(next(iter(self.taken)))
-        self.hand_over(Made(encoded(halved(image) if self.loop.sparing else image), self.taken.pop(time, math.nan)))
+        self.hand_over(Made(encoded(halved(image) if self.loop.sparing else image), self.moments.take(time)))
 
     def heard(self, followed: Followed) -> None:
         with self.lock:
@@ -195,7 +214,7 @@ class LiveVisit:
                 self._last = monotonic()
                 image = decoded(arrived.jpeg)
                 if image is not None:
-                    self._shown.taken[arrived.time] = arrived.taken
+                    self._shown.moments.put(arrived.time, arrived.taken)
                     yield Frame(image, arrived.time)
             elif monotonic() - self._last > self._patience:
                 self._reason = "No picture of a camera came for a minute, so the place was given to others. Press Start again."
