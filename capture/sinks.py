@@ -132,13 +132,13 @@ class Fitted:
 
 
 def fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """H x W x 3 uint8: a picture whole in another size, in the middle, on black."""
+    """H x W x C uint8: a picture whole in another size, in the middle, on black; on nothing where it has an alpha."""
     if image.shape[:2] == (height, width):
         return image
     scale = min(width / image.shape[1], height / image.shape[0])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    out = np.zeros((height, width, 3), np.uint8)
+    out = np.zeros((height, width, image.shape[2]), np.uint8)
     left, top = (width - size[0]) // 2, (height - size[1]) // 2
     out[top : top + size[1], left : left + size[0]] = small
     return out
@@ -182,18 +182,24 @@ def is_file(name: str) -> bool:
     return name not in (NULL, WINDOW, VIRTUAL_CAMERA)
 
 
-def check_sink(name: str) -> None:
-    """Refuses, before any work is done, a sink that can't be had as far as can be told."""
+def check_sink(name: str, alpha: bool = False) -> None:
+    """Refuses, before any work is done, a sink that can't be had as far as can be told.
+
+    Args:
+        alpha: it is to take transparent pictures.
+    """
+    if alpha and name in (WINDOW, VIRTUAL_CAMERA):
+        raise MediaError(f"{name}: shows nothing transparent. Use --sink OUT.webm, or another background.")
     if name == WINDOW:
         Window.check()
     elif name == VIRTUAL_CAMERA:
         VirtualCamera.check()
     else:
-        open_sink(name, 16, 16).discard()
+        open_sink(name, 16, 16, **({"alpha": alpha} if is_file(name) else {})).discard()
 
 
 def open_sink(name: str, width: int, height: int, **options) -> Sink:
-    """A sink by its name: `null`, `window`, `virtualcam`, or the path of a video to write (.mp4, .mov, .mkv).
+    """A sink by its name: `null`, `window`, `virtualcam`, or the path of a video to write (.mp4, .mov, .mkv, .webm).
 
     Args:
         options: of `VideoWriter`, for a file.

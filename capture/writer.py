@@ -1,4 +1,7 @@
-"""Video out: H.264 with exact times, and another file's sound beside it, copied where the container allows."""
+"""Video out: H.264 (VP9 in .webm, which can be transparent) with exact times.
+
+Another file's sound goes beside it, copied where the container allows.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,11 @@ from av.error import FFmpegError
 from capture.errors import MediaError
 
 _TICKS = 90_000
-_CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+_CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 _COPIED = {
     "mp4": {"aac", "mp3", "ac3", "eac3", "opus", "alac", "flac"},
     "mov": {"aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le"},
+    "webm": {"opus", "vorbis"},
 }
 _BT709 = 1
 
@@ -29,11 +33,12 @@ class VideoWriter:
     error or Ctrl-C removes. Use as a context manager.
 
     Args:
-        path: .mp4, .mov or .mkv.
+        path: .mp4, .mov, .mkv or .webm.
         audio_from: a media file whose first sound track goes along; its time 0 is that file's first shown picture.
         audio_start: seconds in that file at which its first picture is shown.
         lossless: RGB without loss, for measurements.
         comment: kept in the file's metadata.
+        alpha: pictures are H x W x 4; .webm alone can hold them.
 
     Raises:
         MediaError: before any work, where the file can't be written.
@@ -42,11 +47,15 @@ class VideoWriter:
     def __init__(
         self, path: str | Path, width: int, height: int, *, audio_from: str | Path | None = None, audio_start: float = 0.0,
         rate: Fraction | None = None, crf: int = 16, preset: str = "veryfast", lossless: bool = False, comment: str | None = None,
+        alpha: bool = False,
     ):  # fmt: skip
         self.path = Path(path)
         kind = _CONTAINERS.get(self.path.suffix.lower())
         if kind is None:
-            raise MediaError(f"{path}: can't write {self.path.suffix or 'a file without an ending'}. Use .mp4, .mov or .mkv.")
+            ending = self.path.suffix or "a file without an ending"
+            raise MediaError(f"{path}: can't write {ending}. Use .mp4, .mov, .mkv or .webm.")
+        if alpha and kind != "webm":
+            raise MediaError(f"{path}: {self.path.suffix} can't hold a transparent video. Use .webm, or another background.")
         if self.path.is_dir():
             raise MediaError(f"{path}: is a folder. Name a file in it.")
         if not self.path.parent.is_dir():
@@ -58,15 +67,22 @@ class VideoWriter:
             raise MediaError(f"{path}: can't be written ({error.strerror or error}). Name a place you may write to.") from None
         if comment:
             self._container.metadata["comment"] = comment
-        codec = "libx264rgb" if lossless else "libx264"
+        webm = kind == "webm"
+        codec = "libvpx-vp9" if webm else "libx264rgb" if lossless else "libx264"
         self._stream = self._container.add_stream(codec, rate=rate or Fraction(30))
         self._stream.width, self._stream.height = width, height
         # 4:2:0 halves both sides, so an odd one needs full chroma to keep its exact size
+        self._taken = "rgba" if alpha else "rgb24"
         self._format = "rgb24" if lossless else "yuv444p" if width % 2 or height % 2 else "yuv420p"
+        if webm:
+            self._format = "yuva420p" if alpha else "gbrp" if lossless else self._format
         self._stream.pix_fmt = self._format
         context = self._stream.codec_context
         context.time_base = Fraction(1, _TICKS)
         context.options = {"crf": "0" if lossless else str(crf), "preset": "ultrafast" if lossless else preset}
+        if webm:
+            speed = {"deadline": "realtime", "cpu-used": "8"} if preset == "ultrafast" else {"deadline": "good", "cpu-used": "5"}
+            context.options = {"b": "0", "crf": str(crf + 8), "row-mt": "1"} | speed | ({"lossless": "1"} if lossless else {})
         context.thread_type = "AUTO"
         if not lossless:
             context.colorspace = context.color_primaries = context.color_trc = _BT709
@@ -77,9 +93,9 @@ class VideoWriter:
         self._audio = _AudioTrack(self._container, kind, audio_from, audio_start) if audio_from is not None else None
 
     def write(self, image: np.ndarray, time: float, duration: float = 0.0) -> None:
-        """Adds an H x W x 3 uint8 sRGB picture shown at `time` for `duration` seconds (what is not known is 0)."""
-        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-        if self._format != "rgb24":
+        """Adds an H x W x 3 (or 4) uint8 sRGB picture shown at `time` for `duration` seconds (what is not known is 0)."""
+        frame = av.VideoFrame.from_ndarray(image, format=self._taken)
+        if self._format != self._taken:
             frame = frame.reformat(format=self._format, dst_colorspace="ITU709")
         ticks = max(round(time * _TICKS), self._last + 1)
         frame.pts, frame.time_base = ticks, Fraction(1, _TICKS)
@@ -148,7 +164,8 @@ class _AudioTrack:
         if self._copies:
             self._stream = output.add_stream_from_template(self._source)
         else:
-            self._stream = output.add_stream("aac", rate=self._source.rate or 48_000)
+            sort = ("libopus", 48_000) if kind == "webm" else ("aac", self._source.rate or 48_000)
+            self._stream = output.add_stream(sort[0], rate=sort[1])
         self._packets = self._sound()
         self._waiting = next(self._packets, None)
 

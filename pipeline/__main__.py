@@ -42,7 +42,7 @@ def run(command: Command) -> None:
 
     check_writable(command.json)
     if isinstance(command, Reenact):
-        from pipeline.flow import check_output, reenact
+        from pipeline.flow import reenact
         from pipeline.reenactment import Settings
         from pipeline.retargeting import Gains
 
@@ -54,10 +54,10 @@ def run(command: Command) -> None:
             person=int(_in_range("--person", command.person, 0, 19)),
             cast=_one_of("--cast", command.cast, ("one", "all", "each")),
             smoothing=_in_range("--smoothing", command.smoothing, 0, 10),
+            background=command.background,
             mark=command.mark,
             device=_device(command.device),
         )
-        check_output(command.output)
         with TerminalProgress() as progress:
             report = reenact(
                 command.source, command.driver, command.output, settings, prior=load_prior(), listen=progress,
@@ -132,6 +132,7 @@ def _live(command: Live) -> tuple[dict, str]:
         person=int(_in_range("--person", command.person, 0, 19)),
         cast=_one_of("--cast", command.cast, ("one", "all", "each")),
         smoothing=_in_range("--smoothing", command.smoothing, 0, 10),
+        background=command.background,
         mark=command.sink in (WINDOW, VIRTUAL_CAMERA) if command.mark is None else command.mark,
         device=_device(command.device),
     )

@@ -17,7 +17,7 @@ class Reenact:
     driver: str
     """Video of the person who performs, or `builtin`."""
     output: str
-    """Video to write: .mp4, .mov or .mkv."""
+    """Video to write: .mp4, .mov, .mkv or .webm."""
     pose: Annotated[str, tyro.conf.arg(metavar="relative|absolute|off")] = "relative"
     """Head pose: the driver's motion added to the source's pose, the driver's own pose, or the source's."""
     expression_gain: float = 1.0
@@ -30,6 +30,8 @@ class Reenact:
     """Whom the driver moves: the source's largest face, all in the source's picture, or each face the source's of its number."""
     device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
     """Where the pixels are made."""
+    background: Annotated[str, tyro.conf.arg(metavar="keep|blur|transparent|PICTURE")] = "keep"
+    """Behind whoever is moved; transparent goes into .webm alone."""
     smoothing: float = 1.0
     """Strength of the two-sided smoothing; 0 is none."""
     causal: bool = False
@@ -74,6 +76,8 @@ class Live:
     """Which of the driver's faces, from 0 (the largest)."""
     cast: Annotated[str, tyro.conf.arg(metavar="one|all|each")] = "one"
     """Whom the driver moves: the source's largest face, all in the source's picture, or each face the source's of its number."""
+    background: Annotated[str, tyro.conf.arg(metavar="keep|blur|transparent|PICTURE")] = "keep"
+    """Behind whoever is moved; transparent goes into .webm alone."""
     smoothing: float = 1.0
     """Strength of the causal smoothing; 0 is none."""
     mark: bool | None = None

@@ -12,7 +12,7 @@ from models.prior.face import AnnyPrior
 from pipeline.errors import Refusal
 from pipeline.progress import Listener, silent
 from pipeline.puppet import PortraitPuppet, Puppet, open_puppet
-from pipeline.source import open_source, prepare_everyone
+from pipeline.source import Source, open_source, prepare_everyone
 
 
 class Ensemble:
@@ -48,5 +48,9 @@ def open_ensemble(
     media = open_source(source)
     if getattr(media, "is_endless", False):
         raise Refusal(f"{source}: a webcam can't be the picture that is moved. Give a photo, a video or an avatar.")
-    sources = prepare_everyone(media, prior, listen, device)
+    return ensemble_of(prepare_everyone(media, prior, listen, device))
+
+
+def ensemble_of(sources: list[Source]) -> Ensemble:
+    """The people of one picture; the same sources may serve several."""
     return Ensemble([PortraitPuppet(one) for one in sources], [one.territory for one in sources] if len(sources) > 1 else ())

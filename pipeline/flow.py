@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from capture.frame import Frame
+from capture.matte import selfie_matte
 from capture.media import Media, open_media, probe
 from capture.writer import VideoWriter
 from models.avatar.avatar import is_avatar
 from models.code import Camera, FaceCode, Person, at_height
+from models.matting import foreground
 from models.portrait.render import View
 from models.prior.face import AnnyPrior, load_prior
 from pipeline.alignment import align
+from pipeline.backdrop import KEEP, TRANSPARENT, Backdrop, check_background
 from pipeline.builtin import BUILTIN, builtin_performance
 from pipeline.device import choose_device
 from pipeline.ensemble import Ensemble, open_ensemble
@@ -24,7 +27,7 @@ from pipeline.live.stream import reenact_causally
 from pipeline.mark import marked
 from pipeline.performance import Performance
 from pipeline.progress import Listener, counted, silent
-from pipeline.puppet import PortraitPuppet, rest_picture
+from pipeline.puppet import PortraitPuppet
 from pipeline.reenactment import Reenactment, Settings
 from pipeline.source import SAME_PERSON, Source, as_same_person, open_source, pick_person
 from pipeline.tracking import track
@@ -128,23 +131,24 @@ def pictures(prepared: Prepared, settings: Settings, listen: Listener = silent) 
     """The output, one frame for each of the driver's, at the driver's times."""
     timing = prepared.driver
     alone = len(prepared.drivers) == 1
-    plates = _plates(prepared) if alone and settings.pose == "off" and prepared.source and prepared.source.is_video else None
-    rests = [rest_picture(puppet) for puppet in prepared.ensemble.puppets]
+    keeps_motion = alone and settings.pose == "off" and prepared.source is not None and prepared.source.is_video
+    plates = _plates(prepared, settings.background != KEEP) if keeps_motion else None
+    backdrop = Backdrop(settings.background, prepared.ensemble)
     for index in counted(range(len(timing)), "render", len(timing), listen):
         time = float(timing.times[index])
         plate = next(plates) if plates is not None else None
         shown = []
-        for performance, make, rest in zip(prepared.drivers, prepared.reenactments, rests):
+        for performance, make, rest in zip(prepared.drivers, prepared.reenactments, backdrop.rests):
             if isinstance(plate, np.ndarray):  # a source frame without its face has nothing to move: it is shown as it is
-                shown.append(plate)
+                shown.append(cut_out(plate) if backdrop.matte else plate)
             elif make is None:
                 shown.append(rest)
             else:
-                shown.append(make(performance.code(index) if performance.tracked[index] else None, time, plate))
-        yield Frame(prepared.ensemble.merged(shown), time, float(timing.durations[index]))
+                shown.append(make(performance.code(index) if performance.tracked[index] else None, time, plate, backdrop.matte))
+        yield Frame(backdrop(prepared.ensemble.merged(shown)), time, float(timing.durations[index]))
 
 
-def _plates(prepared: Prepared) -> Iterator[View | np.ndarray]:
+def _plates(prepared: Prepared, matte: bool) -> Iterator[View | np.ndarray]:
     """The source video's frames as textures, one for each output frame, from the start again when they run out.
 
     A frame in which the source's face was not seen comes as the bare picture.
@@ -158,8 +162,9 @@ def _plates(prepared: Prepared) -> Iterator[View | np.ndarray]:
                 yield frame.image
             else:
                 yield source.portrait.view(
-                    frame.image, source.performance.code(index), room=source.views[0].room, still=True, eyes_from=source.views[0]
-                )
+                    frame.image, source.performance.code(index), room=source.views[0].room, still=True, eyes_from=source.views[0],
+                    alpha=selfie_matte(frame.image) if matte else None,
+                )  # fmt: skip
 
 
 def reenact(
@@ -175,7 +180,8 @@ def reenact(
         MediaError, Refusal: one line that says what, got, expected, next step. No output file is left behind.
     """
     prior = prior or load_prior()
-    check_output(output)
+    check_output(output, alpha=settings.background == TRANSPARENT)
+    check_background(settings.background)
     choose_device(settings.device)  # refused before any work
     if causal:
         return reenact_causally(source, driver, output, settings, prior, listen, lossless)
@@ -188,6 +194,7 @@ def reenact(
         output, camera.width, camera.height, audio_from=sound.path if sound else None,
         audio_start=getattr(sound, "start", 0.0),
         rate=prepared.driver_media.average_rate if prepared.driver_media else None, lossless=lossless, comment=settings.comment,
+        alpha=settings.background == TRANSPARENT,
     ) as writer:  # fmt: skip
         for frame in pictures(prepared, settings, listen):
             writer.write(marked(frame.image) if settings.mark else frame.image, frame.time, frame.duration)
@@ -202,6 +209,12 @@ def reenact(
     }  # fmt: skip
 
 
-def check_output(output: str | Path) -> None:
+def cut_out(image: np.ndarray) -> np.ndarray:
+    """H x W x 4 uint8: the people in a picture, with their alpha."""
+    alpha = np.round(255 * selfie_matte(image)).astype(np.uint8)
+    return np.dstack([foreground(image, alpha), alpha])
+
+
+def check_output(output: str | Path, alpha: bool = False) -> None:
     """Refuses an output that can't be written before any work is done."""
-    VideoWriter(output, 16, 16).discard()
+    VideoWriter(output, 16, 16, alpha=alpha).discard()

@@ -13,7 +13,14 @@ _STRENGTH = 0.6
 
 
 def marked(image: np.ndarray) -> np.ndarray:
-    """A copy of an H x W x 3 uint8 picture with the mark at its lower right, light on a dark edge, readable on anything."""
+    """A copy of an H x W x 3 uint8 picture with the mark at its lower right, light on a dark edge, readable on anything.
+
+    Where a picture is transparent (x 4), the mark is not.
+    """
+    if image.shape[2] == 4:
+        ground = image[..., :3] * (image[..., 3:] > 0)
+        words = marked(ground)
+        return np.dstack([words, np.where((words != ground).any(-1), np.uint8(255), image[..., 3])])
     out = image.copy()
     scale = max(_HEIGHT * min(image.shape[:2]), 8.0) / 22.0  # the font is 22 pixels high at scale 1
     thick = max(1, round(1.6 * scale))

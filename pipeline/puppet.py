@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Protocol
 
+import cv2
 import numpy as np
 
+from capture.matte import selfie_matte
 from models.avatar.avatar import Avatar, is_avatar, load_avatar
 from models.avatar.render import AvatarRenderer
 from models.code import Camera, FaceCode, Person
+from models.head import Head
 from models.portrait.render import View
 from models.prior.face import AnnyPrior
 from pipeline.errors import Refusal
@@ -18,6 +21,10 @@ from pipeline.source import Source, head_feature, mouth_feature, open_source, pr
 
 _HEAD_LEAD, _HEAD_SWITCH = 0.6, 0.2  # the whole picture changes with the view, so it is left late: at some 12 degrees
 _MOUTH_LEAD, _MOUTH_SWITCH = 0.12, 0.1
+_CHIN, _NOSE = 152, 1
+_FACE_OVAL = [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150,
+              136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]  # fmt: skip
+_NECK = 0.3  # of the way from chin to nose that a raised chin lays bare
 
 
 class Puppet(Protocol):
@@ -39,11 +46,14 @@ class Puppet(Protocol):
         """The same person without the memory."""
         ...
 
-    def __call__(self, code: FaceCode, camera: Camera, time: float, plate: View | None = None) -> np.ndarray:
+    def __call__(
+        self, code: FaceCode, camera: Camera, time: float, plate: View | None = None, matte: bool = False
+    ) -> np.ndarray:  # fmt: skip
         """H x W x 3 uint8 sRGB.
 
         Args:
             plate: a picture that keeps its own motion, drawn instead of the person's own pictures (a portrait's alone).
+            matte: H x W x 4 instead: the person alone, with their alpha (not multiplied into the colours).
         """
         ...
 
@@ -103,19 +113,21 @@ class PortraitPuppet:
     def again(self) -> PortraitPuppet:
         return PortraitPuppet(self.source)
 
-    def __call__(self, code: FaceCode, camera: Camera, time: float, plate: View | None = None) -> np.ndarray:
+    def __call__(
+        self, code: FaceCode, camera: Camera, time: float, plate: View | None = None, matte: bool = False
+    ) -> np.ndarray:  # fmt: skip
         if plate is not None:
-            return self._render(plate, code, camera, time)
+            return self._render(plate, code, camera, time, matte)
         views = self.source.views
         near = [float(np.linalg.norm(head_feature(v.code) - head_feature(code))) for v in views]
         (number, share), *other = self._heads(near, time)
-        image = self._render(views[number], code, camera, time)
+        image = self._render(views[number], code, camera, time, matte)
         for old, _ in other:
-            before = self._render(views[old], code, camera, time)
+            before = self._render(views[old], code, camera, time, matte)
             image = np.round(before + share * (image.astype(np.float32) - before)).astype(np.uint8)
         return image
 
-    def _render(self, view: View, code: FaceCode, camera: Camera, time: float) -> np.ndarray:
+    def _render(self, view: View, code: FaceCode, camera: Camera, time: float, matte: bool) -> np.ndarray:
         bank = self.source.mouths
         mouths = []
         if bank:
@@ -123,7 +135,7 @@ class PortraitPuppet:
             near = [float(np.linalg.norm(mouth_feature(m.code) - wanted)) for m in (view, *bank)]
             # number 0 is the view's own mouth, which needs no lending
             mouths = [(bank[k - 1], share) for k, share in self._mouths(near, time) if k > 0]
-        return self.source.portrait.render(view, code, camera, mouths)
+        return self.source.portrait.render(view, code, camera, mouths, matte)
 
 
 class AvatarPuppet:
@@ -143,14 +155,32 @@ class AvatarPuppet:
             self.renderer = TorchAvatarRenderer(avatar, prior, device)
         self.person, self.rest = avatar.person, avatar.person.neutral
         self.base = avatar.space.middle
+        self._prior, self._head, self._matted = prior, Head(prior, avatar.person), False
 
     def again(self) -> AvatarPuppet:
         return self
 
-    def __call__(self, code: FaceCode, camera: Camera, time: float, plate: View | None = None) -> np.ndarray:
-        return self.renderer.render(code, camera)
+    def __call__(
+        self, code: FaceCode, camera: Camera, time: float, plate: View | None = None, matte: bool = False
+    ) -> np.ndarray:  # fmt: skip
+        if matte and not self._matted:
+            self.renderer.set_alpha(self._scene_alpha())
+            self._matted = True
+        return self.renderer.render(code, camera, matte)
+
+    def _scene_alpha(self) -> np.ndarray:
+        """H x W uint8: what of the scene is the person. Behind the head it holds no more than a guess, so that is nobody."""
+        rest = rest_picture(self)
+        alpha = np.round(255 * selfie_matte(rest)).astype(np.uint8)
+        code = replace(self.base, expression=self.rest)
+        head = self._prior.at_landmarks(self.person.camera.project(self._head.posed(code)))
+        top = np.zeros_like(alpha)
+        cv2.fillConvexPoly(top, cv2.convexHull(head[_FACE_OVAL, :2].astype(np.int32)), 1)
+        top[int(head[_CHIN, 1] - _NECK * (head[_CHIN, 1] - head[_NOSE, 1])) :] = 0  # below it the neck comes into sight
+        alpha[top > 0] = 0
+        return alpha
 
 
-def rest_picture(puppet: Puppet) -> np.ndarray:
-    """H x W x 3 uint8 sRGB: a source at rest, seen with no driver at all."""
-    return puppet.again()(replace(puppet.base, expression=puppet.rest), puppet.person.camera, 0.0)
+def rest_picture(puppet: Puppet, matte: bool = False) -> np.ndarray:
+    """H x W x 3 uint8 sRGB: a source at rest, seen with no driver at all; with a matte H x W x 4."""
+    return puppet.again()(replace(puppet.base, expression=puppet.rest), puppet.person.camera, 0.0, matte=matte)

@@ -28,6 +28,7 @@ class Settings:
         cast: that face moves `one` person, the source's largest, or `all` in the source's picture; with `each`, every face of the
             driver's moves the source's of the same number.
         smoothing: strength; 0 is none.
+        background: behind whoever is moved: `keep`, `blur`, `transparent` or a picture's path (`pipeline.backdrop`).
         mark: whether the pictures of a file carry the visible mark; comment: what its metadata say.
         device: where pixels are made.
     """
@@ -38,6 +39,7 @@ class Settings:
     person: int = 0
     cast: CastChoice = "one"
     smoothing: float = 1.0
+    background: str = "keep"
     mark: bool = False
     comment: str | None = None
     device: DeviceChoice = "auto"
@@ -61,8 +63,10 @@ class Reenactment:
         self.camera: Camera = self.retargeter.camera()
         self._guard = previous._guard if previous is not None and previous.puppet is puppet else LossGuard()
 
-    def __call__(self, driver: FaceCode | None, time: float, plate: View | None = None) -> np.ndarray:
-        """The output picture (H x W x 3 uint8 sRGB, the source's size).
+    def __call__(
+        self, driver: FaceCode | None, time: float, plate: View | None = None, matte: bool = False
+    ) -> np.ndarray:  # fmt: skip
+        """The output picture (H x W x 3 uint8 sRGB, the source's size; with a matte x 4, the person alone).
 
         Args:
             driver: the driver's code at `time`; None while their face is lost.
@@ -70,4 +74,4 @@ class Reenactment:
         """
         own = self.puppet.base if plate is None else plate.code
         wanted = None if driver is None else self.retargeter(driver, own)
-        return self.puppet(self._guard(wanted, self.retargeter.rest(own), time), self.camera, time, plate)
+        return self.puppet(self._guard(wanted, self.retargeter.rest(own), time), self.camera, time, plate, matte)

@@ -108,12 +108,17 @@ def _prepared(
     media: Media, prior: AnnyPrior, tracked: Tracked, person_id: int, territory: np.ndarray | None, listen: Listener, device: str
 ) -> Source:  # fmt: skip
     performance = pick_person(tracked.performances, person_id, media.path)
-    matted = lambda image: selfie_matte(image) * (1 if territory is None else territory)
+    theirs = 1 if territory is None else territory
+
+    def mattes(image: np.ndarray) -> dict[str, np.ndarray]:
+        everyone = selfie_matte(image)
+        return {"matte": everyone * theirs, "alpha": everyone}
+
     portrait = Portrait(Head(prior, performance.person), device=device)
     if len(performance) == 1:
         frame = next(iter(media))
         code = performance.code(0)
-        view = portrait.view(frame.image, code, matted(frame.image))
+        view = portrait.view(frame.image, code, **mattes(frame.image))
         return Source(portrait, [view], photo_rest(code), performance, tracked.keyframes[person_id][0], territory=territory)
     calm = _calmest(performance)
     poses = _spread(performance, head_feature, VIEWS, calm)
@@ -133,7 +138,7 @@ def _prepared(
     room = mouth_room(mouths)
     eyes = portrait.view(frames[open_eyed], performance.code(open_eyed), None, still=True)
     views = [
-        portrait.view(frames[i], performance.code(i), matted(frames[i]), room=room, eyes_from=eyes)
+        portrait.view(frames[i], performance.code(i), **mattes(frames[i]), room=room, eyes_from=eyes)
         for i in poses if i in frames
     ]  # fmt: skip
     return Source(portrait, views, performance.person.neutral, performance, tracked.keyframes[person_id][0], mouths, territory)
@@ -175,8 +180,9 @@ def as_same_person(source: Source, driver: Person, prior: AnnyPrior, frame: Fram
     if error / inter_ocular(source.landmarks) > SAME_PERSON:
         return None
     portrait = Portrait(Head(prior, person), source.portrait.layer, source.portrait.device)
-    matte = selfie_matte(frame.image) * (1 if source.territory is None else source.territory)
-    view = portrait.view(frame.image, code, matte)
+    alpha = selfie_matte(frame.image)
+    matte = alpha * (1 if source.territory is None else source.territory)
+    view = portrait.view(frame.image, code, matte, alpha=alpha)
     performance = replace(
         source.performance, person=person, expression=code.expression[None], rotation=code.rotation[None],
         translation=code.translation[None], gaze=code.gaze[None],

@@ -13,6 +13,7 @@ from models.avatar.lighting import Lighting
 from models.avatar.mesh_colours import MeshColours, look_up
 from models.avatar.shape import AvatarHead, posed_shell
 from models.code import Camera, FaceCode
+from models.matting import foreground
 from models.portrait.shade import facing
 from models.prior.face import AnnyPrior
 from models.raster import Fragments
@@ -55,17 +56,23 @@ class AvatarRenderer:
         self.lighting = Lighting(self.shape, avatar.space, avatar.light)
         columns, rows = np.meshgrid(np.arange(avatar.width, dtype=np.float32), np.arange(avatar.height, dtype=np.float32))
         self._grid = np.stack([columns, rows], -1)
+        self._cut_out: np.ndarray | None = None
         self._room = {name: np.empty(len(getattr(avatar, name).mean), np.float32) for name in _BLENDED}
 
-    def render(self, code: FaceCode, camera: Camera | None = None) -> np.ndarray:
+    def set_alpha(self, alpha: np.ndarray) -> None:
+        """What of the scene is the person, shoulders above all: H x W uint8, needed where a matte is."""
+        self._cut_out = np.dstack([foreground(self.avatar.scene, alpha), alpha])
+
+    def render(self, code: FaceCode, camera: Camera | None = None, matte: bool = False) -> np.ndarray:
         """H x W x 3 uint8 sRGB: the person with the code's expression, pose and gaze.
 
         Args:
             camera: of the avatar's width and height; the person's own where None.
+            matte: H x W x 4 instead: the person alone, with their alpha (not multiplied into the colours).
         """
-        return self.layers(code, camera).picture
+        return self.layers(code, camera, matte).picture
 
-    def layers(self, code: FaceCode, camera: Camera | None = None) -> Layers:
+    def layers(self, code: FaceCode, camera: Camera | None = None, matte: bool = False) -> Layers:
         """The picture with what it was made of."""
         avatar, size = self.avatar, (self.avatar.height, self.avatar.width)
         camera = camera or avatar.person.camera
@@ -88,7 +95,7 @@ class AvatarRenderer:
             )
             motion = blended["scene_motion"].reshape(*motion_shape(*size), 2)
             change = blended["scene_change"].reshape(size[0] // 2, size[1] // 2, 3)
-            out = _scene_picture(avatar.scene, motion, change, self._grid)
+            out = _scene_picture(self._cut_out if matte else avatar.scene, motion, change, self._grid)
             _compose(shell, blended["veil"], mesh, self.lighting.gain(posed), out)
         return Layers(out, seen, posed, behind, around, around_projected, swell)
 
@@ -97,7 +104,7 @@ class Layers(NamedTuple):
     """A picture of an avatar and its surfaces.
 
     Attributes:
-        picture: H x W x 3 uint8 sRGB.
+        picture: H x W x 3 uint8 sRGB; x 4 with a matte.
         seen: the mesh, of V x 3 `posed` vertices (camera axes).
         behind: the shell, of D x 3 `around` vertices (camera axes), projected, moved by D x 3 `swell` (head frame).
     """
@@ -128,21 +135,26 @@ def _opacity(mesh, t, wa, wb, wc, width):
 
 
 def _scene_picture(scene: np.ndarray, motion: np.ndarray, change: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """H x W x 3 uint8: the scene where it has moved to, and its change.
+    """H x W x C uint8: the scene where it has moved to, and its change.
 
     Args:
-        scene: H x W x 3 uint8; motion: h x w x 2 float32, pixels to the place in it that is seen; change: h' x w' x 3 float32.
+        scene: H x W x C uint8, an alpha last where C is 4; motion: h x w x 2 float32, pixels to the place in it that is seen.
+        change: h' x w' x 3 float32.
         grid: H x W x 2 float32, of each pixel its column and row.
     """
     size = scene.shape[1], scene.shape[0]
     places = cv2.add(cv2.resize(motion, size, interpolation=cv2.INTER_LINEAR), grid)
     moved = cv2.remap(scene, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return cv2.add(moved, cv2.resize(change, size, interpolation=cv2.INTER_LINEAR), dtype=cv2.CV_8UC3)
+    change = cv2.resize(change, size, interpolation=cv2.INTER_LINEAR)
+    if scene.shape[2] == 3:
+        return cv2.add(moved, change, dtype=cv2.CV_8U)
+    moved[..., :3] = cv2.add(np.ascontiguousarray(moved[..., :3]), change, dtype=cv2.CV_8U)
+    return moved
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
 def _compose(shell, veils, mesh, gain, out):
-    """Shell and mesh over what `out` (H x W x 3 uint8) shows.
+    """Shell and mesh over what `out` (H x W x 3 uint8, or x 4 with an alpha that is not multiplied in) shows.
 
     Args:
         shell, mesh: `Surface`s.
@@ -178,6 +190,15 @@ def _compose(shell, veils, mesh, gain, out):
                 veil *= _opacity(shell, t, sa, sb, sc, SHELL_EDGE_WIDTH)
             if veil <= zero and opacity <= zero:
                 continue
+            if out.shape[2] == 4:  # what lies below counts as far as it is there
+                below = np.float32(drawn[x, 3]) / most
+                under = veil + below * (one - veil)
+                both = opacity + under * (one - opacity)
+                drawn[x, 3] = np.uint8(most * both + np.float32(0.5))
+                if under > zero:
+                    veil = veil / under
+                if both > zero:
+                    opacity = opacity / both
             for h in range(3):
                 value = np.float32(drawn[x, h])
                 if veil > zero:

@@ -19,6 +19,7 @@ from models.avatar.render import EDGE, EDGE_WIDTH, SHELL_EDGE_WIDTH, SURE
 from models.avatar.shape import AvatarHead
 from models.avatar.space import FACE, POSE, POSE_REACH, REACH, CodeSpace
 from models.code import Camera, FaceCode
+from models.matting import foreground
 from models.prior.face import LEFT_EYE, RIGHT_EYE, AnnyPrior
 from models.raster.differentiable import interpolate, rasterise
 
@@ -52,44 +53,51 @@ class TorchAvatarRenderer:
         self._grid = send(np.stack(np.meshgrid(columns, rows), -1))
         self._to_sides = send(np.float32([2 / avatar.width, 2 / avatar.height]))
         self._numbers = torch.zeros(_NUMBERS, dtype=torch.float64, device=self.device)
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._out: Tensor | None = None
+        self._cut_out: Tensor | None = None
+        self._graphs: dict[bool, tuple[torch.cuda.CUDAGraph, Tensor]] = {}  # and what they draw into, without and with a matte
 
     def _send(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
-    def render(self, code: FaceCode, camera: Camera | None = None) -> np.ndarray:
+    def set_alpha(self, alpha: np.ndarray) -> None:
+        """As `AvatarRenderer.set_alpha`."""
+        cut_out = np.dstack([foreground(self.avatar.scene, alpha), alpha])
+        self._cut_out = self._send(cut_out).float().permute(2, 0, 1)[None]
+        self._graphs.pop(True, None)
+
+    def render(self, code: FaceCode, camera: Camera | None = None, matte: bool = False) -> np.ndarray:
         """As `AvatarRenderer.render`."""
-        return self.draw(code, camera).cpu().numpy()
+        return self.draw(code, camera, matte).cpu().numpy()
 
     @torch.inference_mode()
-    def draw(self, code: FaceCode, camera: Camera | None = None) -> Tensor:
-        """H x W x 3 uint8 sRGB on the device; on CUDA it holds until the next call."""
+    def draw(self, code: FaceCode, camera: Camera | None = None, matte: bool = False) -> Tensor:
+        """H x W x 3 (with a matte x 4) uint8 sRGB on the device; on CUDA it holds until the next call."""
         camera = camera or self.avatar.person.camera
         code = self.avatar.space.drawn_in(code)
         numbers = [code.expression, code.gaze.ravel(), code.rotation.ravel(), code.translation, [camera.focal]]
         self._numbers.copy_(torch.from_numpy(np.concatenate(numbers).astype(np.float64)))
         if self.device.type != "cuda":
-            return self._drawn()
-        if self._graph is None:
-            self._capture()
-        self._graph.replay()
-        return self._out
+            return self._drawn(matte)
+        if matte not in self._graphs:
+            self._graphs[matte] = self._captured(matte)
+        graph, out = self._graphs[matte]
+        graph.replay()
+        return out
 
-    def _capture(self) -> None:
-        """Records the drawing; what it runs on is compiled and chosen by then."""
+    def _captured(self, matte: bool) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        """The drawing, recorded; what it runs on is compiled and chosen by then."""
         aside = torch.cuda.Stream(self.device)
         aside.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(aside):
             for _ in range(_WARM_UPS):
-                self._drawn()
+                self._drawn(matte)
         torch.cuda.current_stream(self.device).wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            self._out = self._drawn()
-        self._graph = graph
+            out = self._drawn(matte)
+        return graph, out
 
-    def _drawn(self) -> Tensor:
+    def _drawn(self, matte: bool) -> Tensor:
         expression, gaze, rotation, translation, focal = self._numbers.split([52, 4, 9, 3, 1])
         near, near_pose = self._place(expression, gaze, rotation.view(3, 3), translation)
         blended = {name: layer(near if name in _OF_CODE else near_pose) for name, layer in self._layers.items()}
@@ -121,10 +129,17 @@ class TorchAvatarRenderer:
         motion = blended["scene_motion"].view(1, *motion_shape(height, width), 2).permute(0, 3, 1, 2)
         motion = F.interpolate(motion, size=size, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
         there = (self._grid + motion + 0.5) * self._to_sides - 1
-        scene = F.grid_sample(self._scene, there[None], mode="bilinear", padding_mode="border", align_corners=False)
-        picture = scene[0].permute(1, 2, 0) + change
+        scene = self._cut_out if matte else self._scene
+        scene = F.grid_sample(scene, there[None], mode="bilinear", padding_mode="border", align_corners=False)[0].permute(1, 2, 0)
+        picture = scene[..., :3] + change
+        if matte:
+            below = scene[..., 3:].clamp(0, 255) / 255
+            under = veil + below * (1 - veil)
+            both = opacity + under * (1 - opacity)
+            veil, opacity = veil / under.clamp(min=1e-6), opacity / both.clamp(min=1e-6)
         picture = picture + veil * (halo[..., :3] - picture)
         picture = picture + opacity * (skin * gain - picture)
+        picture = torch.cat([picture, 255 * both], -1) if matte else picture
         return (picture.clamp(0, 255) + 0.5).to(torch.uint8)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from models.code import Camera, FaceCode
 from models.colour import DECODE, ENCODE, to_linear16
 from models.head import Head
+from models.matting import foreground
 from models.portrait.extend import extend_colours, hair_colour, hair_offsets
 from models.portrait.eyes import SIZE, eye_texture, texel_positions
 from models.portrait.mouth import (
@@ -66,6 +67,7 @@ class View:
         hair: V x 3 head-frame offsets of the scalp's vertices to the hair's surface.
         ring: N x 4 linear colours and trust of the skin around the mouth.
         image: H x W x 3 uint8 sRGB, the picture.
+        alpha: H x W uint8, 255 on people, soft along their outlines.
     """
 
     matte: np.ndarray
@@ -79,11 +81,17 @@ class View:
     hair: np.ndarray
     ring: np.ndarray
     image: np.ndarray
+    alpha: np.ndarray
 
     @cached_property
     def finer(self) -> np.ndarray:
         """The picture, `twice_as_fine`."""
         return twice_as_fine(self.image)
+
+    @cached_property
+    def finer_cut_out(self) -> np.ndarray:
+        """The people alone, with their alpha, `twice_as_fine`."""
+        return twice_as_fine(np.dstack([foreground(self.image, self.alpha), self.alpha]))
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,7 @@ class Portrait:
 
     def view(
         self, image: np.ndarray, code: FaceCode, matte: np.ndarray | None = None, *, room: tuple[int, int] = (0, 0),
-        still: bool = False, eyes_from: View | None = None,
+        still: bool = False, eyes_from: View | None = None, alpha: np.ndarray | None = None,
     ) -> View:  # fmt: skip
         """Prepares an H x W x 3 uint8 sRGB picture whose face was fitted as `code`.
 
@@ -132,6 +140,7 @@ class Portrait:
             room: height and width of the largest mouth that may be lent to this view.
             eyes_from: a view whose eyes are open; its eyeballs are used.
             still: the head will keep this picture's pose, so nothing of its hidden sides is needed.
+            alpha: H x W float32 in [0, 1], everyone in the picture, where `matte` is of one of them.
         """
         prior, camera, layer = self.head.prior, self.head.person.camera, self.layer
         height, width = image.shape[:2]
@@ -202,7 +211,7 @@ class Portrait:
             person = np.round(255 * cv2.blur(solid, (rim // 2 | 1, rim // 2 | 1))).astype(np.uint8)
         return View(
             person, canvas, rooms, room, attributes, surround, code, shaped, hair.astype(np.float32),
-            self._ring_colours(seen), image,
+            self._ring_colours(seen), image, _as_bytes(matte if alpha is None else alpha, height, width),
         )  # fmt: skip
 
     def mouth(self, image: np.ndarray, code: FaceCode) -> MouthView | None:
@@ -273,13 +282,15 @@ class Portrait:
         return float(max(np.median(colours) / _SKIN_ALBEDO, np.percentile(colours, 90) / 0.5))
 
     def render(
-        self, view: View, code: FaceCode, camera: Camera | None = None, mouths: Sequence[tuple[MouthView, float]] = ()
-    ) -> np.ndarray:
+        self, view: View, code: FaceCode, camera: Camera | None = None, mouths: Sequence[tuple[MouthView, float]] = (),
+        matte: bool = False,
+    ) -> np.ndarray:  # fmt: skip
         """H x W x 3 uint8 sRGB: the view's picture with the face, hair and neck of `code`.
 
         Args:
             camera: the picture is taken with; the person's own where None. It must have the view's width and height.
             mouths: up to two mouths of other pictures and their shares, which sum to at most 1.
+            matte: H x W x 4 instead: the people alone, with their alpha (not multiplied into the colours).
         """
         source_camera = self.head.person.camera
         camera = camera or source_camera
@@ -306,30 +317,31 @@ class Portrait:
             attributes, canvas = self._lend(view, attributes, mouths)
         knots = view.surround.knots(shaped - view.shaped, view.code, code, source_camera, camera)
         if self._shader is not None:
-            return self._render_on_device(view, canvas, projected, triangles, attributes, knots)
+            return self._render_on_device(view, canvas, projected, triangles, attributes, knots, matte)
         motion = view.surround.motion(knots)
         boxes = self._fine_boxes(projected, width, height)
-        out = _drawn(view, canvas, projected, triangles, attributes, motion, (0, 0, 1), boxes)
+        sheet = view.finer_cut_out if matte else view.finer
+        out = _drawn(view, sheet, canvas, projected, triangles, attributes, motion, (0, 0, 1), boxes)
         for left, top, right, bottom in boxes:
             size = right - left, bottom - top
             closer = (projected - np.array([left, top, 0], np.float32)) * np.array([_FINER, _FINER, 1], np.float32)
             part = cv2.resize(motion[top:bottom, left:right], None, fx=_FINER, fy=_FINER, interpolation=cv2.INTER_LINEAR)
-            fine = _drawn(view, canvas, closer, triangles, attributes, part, (left, top, _FINER))
+            fine = _drawn(view, sheet, canvas, closer, triangles, attributes, part, (left, top, _FINER))
             out[top:bottom, left:right] = cv2.resize(fine, size, interpolation=cv2.INTER_AREA)
         return out
 
-    def _render_on_device(self, view: View, canvas, projected, triangles, attributes, knots) -> np.ndarray:
+    def _render_on_device(self, view: View, canvas, projected, triangles, attributes, knots, matte: bool) -> np.ndarray:
         """What `render` does from the knots on, by torch."""
         from models.portrait.shade_torch import resized
 
         shader, height, width = self._shader, *view.matte.shape
         motion = shader.motion(view.surround, knots)
-        out = shader.draw(view, canvas, projected, triangles, attributes, motion, (0, 0, 1))
+        out = shader.draw(view, canvas, projected, triangles, attributes, motion, (0, 0, 1), matte)
         for left, top, right, bottom in self._fine_boxes(projected, width, height):
             closer = (projected - np.array([left, top, 0], np.float32)) * np.array([_FINER, _FINER, 1], np.float32)
             part = resized(motion[top:bottom, left:right], _FINER * (bottom - top), _FINER * (right - left))
-            fine = shader.draw(view, canvas, closer, triangles, attributes, part, (left, top, _FINER)).float()
-            cells = fine.view(bottom - top, _FINER, right - left, _FINER, 3).mean((1, 3))
+            fine = shader.draw(view, canvas, closer, triangles, attributes, part, (left, top, _FINER), matte).float()
+            cells = fine.view(bottom - top, _FINER, right - left, _FINER, -1).mean((1, 3))
             out[top:bottom, left:right] = (cells + 0.5).to(out.dtype)
         return out.cpu().numpy()
 
@@ -374,10 +386,15 @@ class Portrait:
         return np.concatenate([attributes, *slots], 1), canvas
 
 
+def _as_bytes(alpha: np.ndarray | None, height: int, width: int) -> np.ndarray:
+    return np.full((height, width), 255, np.uint8) if alpha is None else np.round(255 * alpha).astype(np.uint8)
+
+
 def _drawn(
-    view: View, canvas, projected, triangles, attributes, motion, place: tuple[float, float, float], without: Sequence[tuple] = ()
+    view: View, sheet, canvas, projected, triangles, attributes, motion, place: tuple[float, float, float],
+    without: Sequence[tuple] = (),
 ) -> np.ndarray:  # fmt: skip
-    """Rasterises and shades into a picture of the motion's size; `place` as in `shade`.
+    """Rasterises and shades into a picture of the motion's size and the sheet's channels; `place` as in `shade`.
 
     Args:
         without: boxes where the head is left out, since they are drawn again.
@@ -385,7 +402,7 @@ def _drawn(
     fragments = rasterise(projected, triangles, *motion.shape[:2])
     for left, top, right, bottom in without:
         fragments.triangle[top:bottom, left:right] = -1
-    out = draw_sheet(view.finer, motion, place)
+    out = draw_sheet(sheet, motion, place)
     corner = np.array(place, np.float32)
     with PARALLEL:
         shade(

@@ -75,23 +75,23 @@ def _sharp(canvas, flat, height, width, x, y):
 
 
 def twice_as_fine(image: np.ndarray) -> np.ndarray:
-    """(2 H - 1) x (2 W - 1) x 3 uint8: a picture with Catmull-Rom midpoints between its pixels, all of which stay as they are.
+    """(2 H - 1) x (2 W - 1) x C uint8: a picture with Catmull-Rom midpoints between its pixels, all of which stay as they are.
 
     Where a bilinear sample of a picture would be soft, one of this isn't, at a quarter of what sixteen neighbours cost.
     """
     height, width = image.shape[:2]
     middle = np.array([-1, 9, 9, -1], np.float32) / 16
-    rows = np.empty((height, 2 * width - 1, 3), np.uint8)
+    rows = np.empty((height, 2 * width - 1, image.shape[2]), np.uint8)
     rows[:, ::2] = image
     rows[:, 1::2] = cv2.filter2D(image, -1, middle[None], anchor=(1, 0), borderType=cv2.BORDER_REPLICATE)[:, :-1]
-    out = np.empty((2 * height - 1, 2 * width - 1, 3), np.uint8)
+    out = np.empty((2 * height - 1, 2 * width - 1, image.shape[2]), np.uint8)
     out[::2] = rows
     out[1::2] = cv2.filter2D(rows, -1, middle[:, None], anchor=(0, 1), borderType=cv2.BORDER_REPLICATE)[:-1]
     return out
 
 
 def draw_sheet(finer: np.ndarray, motion: np.ndarray, place: tuple[float, float, float]) -> np.ndarray:
-    """H x W x 3 uint8 sRGB: the plate, moved.
+    """H x W x C uint8 sRGB: the plate, moved.
 
     Args:
         finer: the plate, `twice_as_fine`.
@@ -120,7 +120,7 @@ def _grid(height: int, width: int, left: float, top: float, scale: float) -> np.
 
 @njit(parallel=True, cache=True, nogil=True, fastmath=True)
 def shade(canvas, motion, place, matte, triangle, barycentric, triangles, attributes, decode, encode, out):
-    """Draws the head over the sheet that is in `out` (H x W x 3 uint8 sRGB).
+    """Draws the head over the sheet that is in `out` (H x W x 3 uint8 sRGB, or x 4 with the sheet's alpha).
 
     Args:
         canvas: Hc x Wc x 3 float32 (65535 is white): the plate, that is the whole source picture, at its top left, and the
@@ -144,6 +144,7 @@ def shade(canvas, motion, place, matte, triangle, barycentric, triangles, attrib
     flat = canvas.reshape(-1)
     step = np.float32(1.0) / place[2]
     zero, half, one, little, most = np.float32(0), np.float32(0.5), np.float32(1), np.float32(1e-3), np.float32(65535)
+    most8 = np.float32(255)
     for y in prange(height):
         a = np.empty(columns, np.float32)
         for x in range(width):
@@ -181,9 +182,16 @@ def shade(canvas, motion, place, matte, triangle, barycentric, triangles, attrib
                 r, g, b = (r + own * a[0]) * scale, (g + own * a[1]) * scale, (b + own * a[2]) * scale
             if opacity < 0.996:
                 rest = one - opacity
+                if out.shape[2] == 4:  # what lies below counts as far as it is there
+                    rest *= np.float32(out[y, x, 3]) * np.float32(1 / 255)
+                    both = opacity + rest
+                    out[y, x, 3] = np.uint8(most8 * both + half)
+                    opacity, rest = opacity / both, rest / both
                 r = opacity * r + rest * np.float32(decode[out[y, x, 0]])
                 g = opacity * g + rest * np.float32(decode[out[y, x, 1]])
                 b = opacity * b + rest * np.float32(decode[out[y, x, 2]])
+            elif out.shape[2] == 4:
+                out[y, x, 3] = 255
             out[y, x, 0] = encode[int(min(max(r, zero), most) + half)]
             out[y, x, 1] = encode[int(min(max(g, zero), most) + half)]
             out[y, x, 2] = encode[int(min(max(b, zero), most) + half)]

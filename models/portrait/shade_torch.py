@@ -35,13 +35,13 @@ def catmull_rom(canvas: Tensor, position: Tensor, height: int, width: int) -> Te
 
 
 def draw_sheet(finer: Tensor, look: Tensor) -> Tensor:
-    """N x 3 uint8: as `models.portrait.shade.draw_sheet`, at N x 2 positions in the plate; steps of 1/32 are OpenCV's."""
+    """N x C uint8: as `models.portrait.shade.draw_sheet`, at N x 2 positions in the plate; steps of 1/32 are OpenCV's."""
     at = ((2 * look - 1) * 32).round() / 32
     tall, wide = finer.shape[:2]
     corner = at.floor()
     t = at - corner
     x, y = corner[:, 0].long(), corner[:, 1].long()
-    pixels = finer.reshape(-1, 3)
+    pixels = finer.reshape(-1, finer.shape[2])
     tap = lambda dx, dy: pixels[(y + dy).clamp(0, tall - 1) * wide + (x + dx).clamp(0, wide - 1)].float()
     tx, ty = t[:, 0, None], t[:, 1, None]
     above, below = tap(0, 0) * (1 - tx) + tap(1, 0) * tx, tap(0, 1) * (1 - tx) + tap(1, 1) * tx
@@ -52,7 +52,7 @@ def shade(
     canvas: Tensor, finer: Tensor, motion: Tensor, place: tuple[float, float, float], matte: Tensor, triangle: Tensor,
     barycentric: Tensor, triangles: Tensor, attributes: Tensor, decode: Tensor, encode: Tensor,
 ) -> Tensor:  # fmt: skip
-    """H x W x 3 uint8 sRGB, sheet and head; arguments as `models.portrait.shade` describes them."""
+    """H x W x C uint8 sRGB, sheet and head; arguments as `models.portrait.shade` describes them."""
     height, width = triangle.shape
     tall, wide = matte.shape
     look = (grid(height, width, canvas.device) / place[2] + motion).reshape(-1, 2)
@@ -74,10 +74,15 @@ def shade(
     guess = catmull_rom(canvas, a[:, 6:8], *canvas.shape[:2])
     colour = torch.where(total < _LITTLE, guess, colour / total.clamp(min=_LITTLE))
     share = torch.where(opacity < 0.996, opacity, 1)[:, None]
-    mixed = share * colour + (1 - share) * decode[out[hit].long()]
+    rest, both = 1 - share, torch.ones_like(share)
+    if out.shape[1] == 4:
+        rest = rest * out[hit, 3:].float() / 255
+        both = share + rest
+    mixed = (share * colour + rest * decode[out[hit, :3].long()]) / both.clamp(min=_LITTLE)
+    drawn = torch.cat([encode[(mixed.clamp(0, 65535) + 0.5).long()], (255 * both + 0.5).to(torch.uint8)], 1)
     shown = opacity > 0.004
-    out[hit[shown]] = encode[(mixed[shown].clamp(0, 65535) + 0.5).long()]
-    return out.view(height, width, 3)
+    out[hit[shown]] = drawn[shown, : out.shape[1]]
+    return out.view(height, width, -1)
 
 
 class TorchShader:
@@ -114,17 +119,20 @@ class TorchShader:
 
     def draw(
         self, view, canvas: np.ndarray, projected: np.ndarray, triangles: np.ndarray, attributes: np.ndarray, motion: Tensor,
-        place: tuple[float, float, float],
+        place: tuple[float, float, float], cut_out: bool = False,
     ) -> Tensor:  # fmt: skip
-        """H x W x 3 uint8 on the device, of the motion's size."""
+        """H x W x 3 uint8 on the device, of the motion's size; with `cut_out` x 4, the people alone."""
         kept = self._kept.setdefault(view, {})
         if not kept:
-            kept.update(canvas=self._send(view.canvas), matte=self._send(view.matte), finer=self._send(view.finer))
+            kept.update(canvas=self._send(view.canvas), matte=self._send(view.matte))
+        sheet = "finer_cut_out" if cut_out else "finer"
+        if sheet not in kept:
+            kept[sheet] = self._send(getattr(view, sheet))
         picture = kept["canvas"] if canvas is view.canvas else self._send(canvas)
         cells = self._constant(triangles).long()
         triangle, barycentric, _ = rasterise(self._send(projected.astype(np.float32)), cells, *motion.shape[:2])
         return shade(
-            picture, kept["finer"], motion, place, kept["matte"], triangle, barycentric, cells, self._send(attributes),
+            picture, kept[sheet], motion, place, kept["matte"], triangle, barycentric, cells, self._send(attributes),
             self._decode, self._encode,
         )  # fmt: skip
 

@@ -16,10 +16,11 @@ from capture.face_tracker import FaceTracker
 from capture.frame import FaceObservation, Frame
 from models.code import FaceCode, Person
 from models.prior.face import AnnyPrior
+from pipeline.backdrop import Backdrop
 from pipeline.clock import StageClock
 from pipeline.ensemble import Ensemble
 from pipeline.live.driver import LiveDriver
-from pipeline.puppet import Puppet, rest_picture
+from pipeline.puppet import Puppet
 from pipeline.reenactment import Reenactment, Settings
 from pipeline.retargeting import FADE, HOLD
 
@@ -91,16 +92,16 @@ class LiveLoop:
 
     def choose(self, who: Puppet | Ensemble) -> None:
         """Goes over to others; the drivers stay known. Where these can't be drawn, raises why, and nothing changes."""
-        self._stage = _Stage(who if isinstance(who, Ensemble) else Ensemble([who]))
+        self._stage = _Stage(who if isinstance(who, Ensemble) else Ensemble([who]), self.settings.background)
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the pictures."""
-        return self._stage.rest.shape[:2]
+        return self._stage.backdrop.rest.shape[:2]
 
     def rest_picture(self) -> np.ndarray:
         """The source as it is at rest."""
-        return self._stage.rest
+        return self._stage.backdrop.rest
 
     def __call__(self, frame: Frame) -> np.ndarray:
         """H x W x 3 uint8 sRGB of the source's size."""
@@ -188,21 +189,24 @@ class LiveLoop:
 class _Stage:
     """Puppets, and what they showed last."""
 
-    def __init__(self, ensemble: Ensemble):
-        self.puppets, self._merged = ensemble.puppets, ensemble.merged
+    def __init__(self, ensemble: Ensemble, background: str):
+        self.puppets, self._ensemble = ensemble.puppets, ensemble
         self._reenactments: list[Reenactment | None] = [None] * len(self.puppets)
         self._keys: list[tuple | None] = [None] * len(self.puppets)
-        self._rests = [rest_picture(puppet) for puppet in self.puppets]
-        self.rest = self._merged(self._rests)
-        self._last, self._last_time = self.rest, -np.inf
+        self.backdrop = Backdrop(background, ensemble)
+        self._last, self._last_time = self.backdrop.rest, -np.inf
 
     def __call__(self, followed: Followed, settings: Settings) -> np.ndarray:
+        if settings.background != self.backdrop.choice:
+            self.backdrop = Backdrop(settings.background, self._ensemble)
+            self._last = self.backdrop.rest
         pictures = []
         for k, puppet in enumerate(self.puppets):
             driver = followed.drivers[min(k, len(followed.drivers) - 1)]
-            reenactment = self._reenactment(k, puppet, driver, settings)
-            pictures.append(self._rests[k] if reenactment is None else reenactment(driver.code, followed.time))
-        self._last, self._last_time = self._merged(pictures), followed.time
+            make = self._reenactment(k, puppet, driver, settings)
+            rest = self.backdrop.rests[k]
+            pictures.append(rest if make is None else make(driver.code, followed.time, matte=self.backdrop.matte))
+        self._last, self._last_time = self.backdrop(self._ensemble.merged(pictures)), followed.time
         return self._last
 
     def _reenactment(self, k: int, puppet: Puppet, driver: Performing, settings: Settings) -> Reenactment | None:
@@ -219,7 +223,7 @@ class _Stage:
         share = np.clip((time - self._last_time - HOLD) / FADE, 0, 1)
         if share <= 0:
             return self._last
-        return cv2.addWeighted(self._last, float(1 - share), self.rest, float(share), 0)
+        return cv2.addWeighted(self._last, float(1 - share), self.backdrop.rest, float(share), 0)
 
 
 def _not_too_large(frame: Frame) -> Frame:

@@ -14,6 +14,7 @@ from capture.sinks import Copied, Fitted, Sink, check_sink, is_file, open_sink
 from capture.writer import VideoWriter
 from models.avatar.avatar import is_avatar
 from models.prior.face import AnnyPrior
+from pipeline.backdrop import TRANSPARENT, check_background
 from pipeline.builtin import BUILTIN
 from pipeline.device import choose_device
 from pipeline.ensemble import open_ensemble
@@ -67,7 +68,8 @@ def reenact_causally(
         count = lost = 0
         height, width = loop.size
         try:
-            with VideoWriter(output, width, height, lossless=lossless, **sound) as writer:
+            alpha = settings.background == TRANSPARENT
+            with VideoWriter(output, width, height, lossless=lossless, alpha=alpha, **sound) as writer:
                 for frame in counted(media, "render", media.frame_count_estimate, listen):
                     followed = loop.follow(frame)
                     picture = loop.draw(followed)
@@ -97,8 +99,10 @@ def go_live(
     Raises:
         MediaError, ModelError, Refusal: before anything is shown, or where the camera or the sink fails for good.
     """
+    alpha = settings.background == TRANSPARENT
     for name in filter(None, (sink, delivery.record)):
-        check_sink(name)
+        check_sink(name, alpha)
+    check_background(settings.background)
     check_writable(delivery.performance)
     with open_driver(driver) as media:
         camera = _is_camera(media)
@@ -107,7 +111,7 @@ def go_live(
         try:
             width, height = delivery.width or loop.size[1], delivery.height or loop.size[0]
             options = _sound(media, source, settings) if keep else {}
-            out, copied = _opened(sink, width, height, delivery.record, settings.mark, options)
+            out, copied = _opened(sink, width, height, delivery.record, settings.mark, options, alpha)
             recorder = PerformanceRecorder()
             engine = Engine(
                 _frames(media, driver), loop, out, Pace(keep, not camera, camera, max_age=delivery.max_age), say,
@@ -155,10 +159,13 @@ def _loop(source: str, settings: Settings, prior: AnnyPrior, listen: Listener, b
     return LiveLoop(prior, who, settings, background)
 
 
-def _opened(sink: str, width: int, height: int, record: str | None, mark: bool, options: dict) -> tuple[Sink, Copied | None]:
+def _opened(
+    sink: str, width: int, height: int, record: str | None, mark: bool, options: dict, alpha: bool
+) -> tuple[Sink, Copied | None]:  # fmt: skip
     """The sink with what comes before it (the mark, the size, the record), and that which records."""
-    out: Sink = open_sink(sink, width, height, **options)
-    copied = Copied(out, open_sink(record, width, height)) if record else None
+    held = {"alpha": True, "preset": "ultrafast"} if alpha else {}
+    out: Sink = open_sink(sink, width, height, **options, **held) if is_file(sink) else open_sink(sink, width, height)
+    copied = Copied(out, open_sink(record, width, height, **held)) if record else None
     out = Fitted(copied or out, width, height)
     return Marked(out) if mark else out, copied
 

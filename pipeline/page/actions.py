@@ -23,19 +23,22 @@ from models.errors import ModelError
 from models.prior.face import AnnyPrior
 from pipeline.avatar.learning import LearningSettings, Stage
 from pipeline.avatar.watching import watched
+from pipeline.backdrop import KEEP, TRANSPARENT, check_background
 from pipeline.builtin import BUILTIN
+from pipeline.ensemble import Ensemble, ensemble_of
 from pipeline.errors import Refusal
 from pipeline.flow import reenact
 from pipeline.live.loop import LiveLoop
 from pipeline.page.browser import output_view
 from pipeline.page.visit import LiveVisit, as_url, limited
-from pipeline.puppet import AvatarPuppet, PortraitPuppet, Puppet, rest_picture
-from pipeline.reenactment import Settings
+from pipeline.puppet import AvatarPuppet, rest_picture
+from pipeline.reenactment import CastChoice, Settings
 from pipeline.retargeting import Gains
-from pipeline.source import Source, open_source, prepare_source
+from pipeline.source import Source, open_source, prepare_everyone, prepare_source
 
 _LONGEST = 600.0  # seconds of a visitor's video
 _AGREED = "Reenacted with Understudy; not a record of what happened."
+PICTURE = "picture"  # of the backgrounds, the one that is a file
 LIVE_VISITORS = 2  # at once; two cores carry no more
 
 
@@ -44,34 +47,58 @@ class Page:
 
     def __init__(self, prior: AnnyPrior):
         self.prior = prior
-        self._sources: dict[str, Source | Avatar] = {}
+        self._sources: dict[tuple[str, bool], list[Source] | Avatar] = {}
         self._room, self._live = threading.Lock(), 0  # visitors in the Live tab
         self._visits: dict[str | None, LiveVisit] = {}  # by Gradio's session
         self._expected: dict[str, LiveVisit] = {}  # by the ticket with which a browser is to connect
 
-    def puppet(self, name: str) -> Puppet:
-        """A source, ready to be moved by one driver."""
-        source = self.source(name)
-        return PortraitPuppet(source) if isinstance(source, Source) else AvatarPuppet(source, self.prior)
+    def ensemble(self, name: str, cast: CastChoice = "one") -> Ensemble:
+        """Whom a source shows, ready to be moved by one visitor."""
+        source = self.source(name, cast != "one")
+        if isinstance(source, Avatar):
+            return Ensemble([AvatarPuppet(source, self.prior)])
+        return ensemble_of(source)
 
-    def source(self, name: str) -> Source | Avatar:
-        """A prepared source; the last few are kept."""
-        if name not in self._sources:
+    def source(self, name: str, everyone: bool = False) -> list[Source] | Avatar:
+        """A prepared source, of its largest face or of everyone in it; the last few are kept."""
+        key = (name, everyone)
+        if key not in self._sources:
             while len(self._sources) >= 4:
                 self._sources.pop(next(iter(self._sources)))
-            learned = is_avatar(name)
-            self._sources[name] = load_avatar(name, self.prior) if learned else prepare_source(open_source(name), self.prior)
-        return self._sources[name]
+            if is_avatar(name):
+                prepared = load_avatar(name, self.prior)
+            elif everyone:
+                prepared = prepare_everyone(open_source(name), self.prior)
+            else:
+                prepared = [prepare_source(open_source(name), self.prior)]
+            self._sources[key] = prepared
+        return self._sources[key]
+
+    @staticmethod
+    def background(choice: str, picture: str | None) -> tuple:
+        """What is behind whoever is moved, as `Settings` names it, and whether a picture is asked for."""
+        asks = gr.update(visible=choice == PICTURE)
+        if choice != PICTURE:
+            return choice, asks
+        if picture is None:
+            return KEEP, asks
+        try:
+            check_background(picture)
+        except (MediaError, Refusal) as error:
+            gr.Warning(f"{_shown(error, picture)} Their own background stays.", duration=12)
+            return KEEP, asks
+        return picture, asks
 
     def view(self, name: str) -> str:
         """The Live tab's picture while nobody is live: a source at rest."""
-        return output_view(as_url(limited(rest_picture(self.puppet(name)))))
+        return output_view(as_url(limited(rest_picture(self.ensemble(name).puppets[0]))))
 
     def items(self, names: list[str]) -> list[tuple]:
         """(picture, caption) of every source in the gallery."""
         items = []
         for name in names:
-            image = rest_picture(self.puppet(name)) if is_avatar(name) else next(iter(open_source(name))).image
+            learned = is_avatar(name)
+            image = rest_picture(self.ensemble(name).puppets[0]) if learned else next(iter(open_source(name))).image
             scale = 256 / max(image.shape[:2])
             small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
             items.append((small, "built-in portrait" if name == BUILTIN else Path(name).name))
@@ -95,15 +122,19 @@ class Page:
         return names, self.gallery(names), file
 
     def reenact(
-        self, name: str, driver: str | None, audio: str, person: float, pose: str, *gains: float, progress=gr.Progress()
+        self, name: str, driver: str | None, audio: str, person: float, pose: str, cast: CastChoice,
+        background: str, *gains: float, progress=gr.Progress(),
     ):  # fmt: skip
         """The Video tab's button."""
-        output = Path(tempfile.mkdtemp(prefix="understudy-")) / "reenacted.mp4"
+        name_of_it = "reenacted.webm" if background == TRANSPARENT else "reenacted.mp4"
+        output = Path(tempfile.mkdtemp(prefix="understudy-")) / name_of_it
 
         def listen(stage: str, done: int, total: int | None) -> None:
             progress((done, total) if total else None, desc=stage)
 
-        settings = Settings(pose, Gains(*gains), audio, int(person), mark=True, comment=_comment(name))
+        settings = Settings(
+            pose, Gains(*gains), audio, int(person), cast, background=background, mark=True, comment=_comment(name)
+        )
         start = time.perf_counter()
         try:
             _require_short(driver)
@@ -154,7 +185,8 @@ class Page:
             shutil.rmtree(Path(made).parent, ignore_errors=True)
 
     def begin(
-        self, request: gr.Request, visit: LiveVisit | None, name: str, smoothing: float, pose: str, *gains: float
+        self, request: gr.Request, visit: LiveVisit | None, name: str, smoothing: float, pose: str, cast: CastChoice,
+        background: str, *gains: float,
     ) -> tuple[LiveVisit, str]:  # fmt: skip
         """The Start button: a loop of the visitor's own, if there is room, and the ticket with which their browser connects."""
         if visit is not None:
@@ -167,7 +199,7 @@ class Page:
                     )
                 self._live += 1
             try:
-                loop = LiveLoop(self.prior, self.puppet(name), _settings(pose, *gains, smoothing=smoothing))
+                loop = LiveLoop(self.prior, self.ensemble(name, cast), _settings(smoothing, pose, cast, background, *gains))
             except BaseException:
                 self._gone()
                 raise
@@ -198,17 +230,17 @@ class Page:
             self._expected.pop(ticket, None)
 
     @staticmethod
-    def adjust(visit: LiveVisit | None, smoothing: float, pose: str, *gains: float) -> None:
+    def adjust(visit: LiveVisit | None, smoothing: float, pose: str, cast: CastChoice, background: str, *gains: float) -> None:
         """Whatever the visitor changes while they are live."""
         if visit is not None and (loop := visit.loop) is not None:
-            loop.settings = _settings(pose, *gains, smoothing=smoothing)
+            loop.settings = _settings(smoothing, pose, cast, background, *gains)
 
-    def choose(self, visit: LiveVisit | None, name: str):
-        """Another source, live too; the Live tab's picture while nobody is."""
+    def choose(self, visit: LiveVisit | None, name: str, cast: CastChoice):
+        """Another source, or others in it, live too; the Live tab's picture while nobody is."""
         try:
             if visit is None or (loop := visit.loop) is None:
                 return self.view(name)
-            loop.choose(self.puppet(name))
+            loop.choose(self.ensemble(name, cast))
         except (MediaError, ModelError, Refusal) as error:
             gr.Warning(f"{_shown(error, name)} The one before stays.", duration=12)
         return gr.skip()
@@ -253,8 +285,8 @@ def plotted(curve: list[Stage]) -> Figure:
     return figure
 
 
-def _settings(pose: str, *gains: float, smoothing: float = 1.0) -> Settings:
-    return Settings(pose, Gains(*gains), "none", smoothing=smoothing)
+def _settings(smoothing: float, pose: str, cast: CastChoice, background: str, *gains: float) -> Settings:
+    return Settings(pose, Gains(*gains), "none", cast=cast, smoothing=smoothing, background=background)
 
 
 def _require_consent(agreed: bool) -> None:

@@ -117,7 +117,7 @@ class _Channel:
                 if self._picture is not None and self._unseen < _UNSEEN:
                     picture, self._picture = self._picture, None
                     self._unseen += 1
-                    await self._socket.send_bytes(struct.pack("<d", picture.taken) + picture.jpeg)
+                    await self._socket.send_bytes(struct.pack("<d", picture.taken) + picture.file)
         except (WebSocketDisconnect, RuntimeError):
             log.debug("a live visitor's socket closed", exc_info=True)
 

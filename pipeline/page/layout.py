@@ -3,7 +3,7 @@
 Elements with stable ids, for whoever drives the page from outside: source-gallery, source-upload, video-driver, video-start,
 video-output, video-status, live-camera, live-start, live-stop, live-output, live-latency, live-neutral, live-mirror, live-record,
 live-files, live-smoothing, avatar-clip, avatar-learn, avatar-preview, avatar-curve, avatar-status, avatar-file, consent, pose,
-gain-brows, gain-eyes, gain-mouth, gain-head, gain-gaze.
+cast, background, background-picture, gain-brows, gain-eyes, gain-mouth, gain-head, gain-gaze.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import gradio as gr
 
 from models.avatar.avatar import SUFFIX
 from models.prior.face import AnnyPrior, cache_folder, load_prior
+from pipeline.backdrop import BLUR, KEEP, TRANSPARENT
 from pipeline.builtin import BUILTIN
 from pipeline.errors import Refusal
 from pipeline.flow import reenact
-from pipeline.page.actions import Page, plotted
+from pipeline.page.actions import PICTURE, Page, plotted
 from pipeline.page.browser import CAMERA, CAMERA_VIEW, CONNECT, CSS, HEAD, MIRROR, START, STOP
 from pipeline.page.channel import route
 from pipeline.reenactment import Settings
@@ -75,12 +76,32 @@ def build(page: Page, source: str | None = None) -> gr.Blocks:
         with gr.Row():
             pose = gr.Radio(
                 [("added to the portrait's", "relative"), ("the driver's own", "absolute"), ("the portrait's", "off")],
-                value="relative", label="Head pose", elem_id="pose",
+                value="relative", label="Head pose", elem_id="pose", min_width=280,
             )  # fmt: skip
+            cast = gr.Radio(
+                [("the largest face", "one"), ("everyone", "all"), ("each by a driver of their own", "each")],
+                value="one", label="Who in the picture moves", elem_id="cast", min_width=280,
+            )  # fmt: skip
+            with gr.Column(min_width=280):
+                behind = gr.Radio(
+                    [("their own", KEEP), ("blurred", BLUR), ("a picture", PICTURE), ("none", TRANSPARENT)],
+                    value=KEEP, label="Background", elem_id="background",
+                )  # fmt: skip
+                picture_behind = gr.Image(
+                    label="The picture behind", type="filepath", sources=["upload"], elem_id="background-picture", height=160,
+                    visible=False,
+                )  # fmt: skip
+        background = gr.State(KEEP)
+        gr.on(
+            [behind.change, picture_behind.change], page.background, [behind, picture_behind], [background, picture_behind],
+            show_progress="hidden",
+        )  # fmt: skip
+        how = [pose, cast, background]
         with gr.Accordion("Strengths", open=False), gr.Row():
             gains = [
                 gr.Slider(0, 2, 1, step=0.05, label=part.capitalize(), elem_id=f"gain-{part}", min_width=150) for part in _PARTS
             ]
+            how += gains
         with gr.Tabs():
             with gr.Tab("Video", id="video"):
                 with gr.Row():
@@ -148,16 +169,18 @@ def build(page: Page, source: str | None = None) -> gr.Blocks:
         gallery.select(_choose, [names], [chosen])
         made = gr.State(None)
         start.click(
-            page.reenact, [chosen, driver, audio, person, pose, *gains], [output, status, made], concurrency_limit=1,
+            page.reenact, [chosen, driver, audio, person, *how], [output, status, made], concurrency_limit=1,
             show_progress_on=output,
         ).then(page.shown, [made], None)  # fmt: skip
         go.click(None, js=START)
-        go.click(page.begin, [visit, chosen, smoothing, pose, *gains], [visit, ticket], show_progress="hidden").then(
+        go.click(page.begin, [visit, chosen, smoothing, *how], [visit, ticket], show_progress="hidden").then(
             None, ticket, js=CONNECT
         )
-        chosen.change(page.choose, [visit, chosen], picture, show_progress="hidden", concurrency_limit=1)
         gr.on(
-            [control.change for control in (smoothing, pose, *gains)], page.adjust, [visit, smoothing, pose, *gains],
+            [chosen.change, cast.change], page.choose, [visit, chosen, cast], picture, show_progress="hidden", concurrency_limit=1
+        )
+        gr.on(
+            [control.change for control in (smoothing, *how)], page.adjust, [visit, smoothing, *how],
             show_progress="hidden", trigger_mode="always_last",
         )  # fmt: skip
         halt.click(None, js=STOP).then(page.stopped, visit, [visit, record, files], show_progress="hidden")

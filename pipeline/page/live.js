@@ -1,8 +1,8 @@
 // The Live tab in the browser: camera frames go out and pictures come in over a socket, beside the page's own thread.
 //
 // Both ways the newest wins, and neither side sends more than the other has said it can take: nothing piles up.
-// A message with a frame or a picture is its moments in this page's milliseconds (float64, little-endian), then a JPEG;
-// all other messages are JSON.
+// A message with a frame or a picture is its moments in this page's milliseconds (float64, little-endian), then a JPEG (a PNG where it is
+// transparent); all other messages are JSON.
 window.understudy = (() => {
   const $ = place => document.querySelector(place);
   const CAMERA = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 } };
@@ -72,7 +72,8 @@ window.understudy = (() => {
       socket.onmessage = ({ data }) => {
         if (typeof data !== 'string') {
           const taken = new DataView(data).getFloat64(0, true);
-          postMessage({ picture: new Blob([new Uint8Array(data, 8)], { type: 'image/jpeg' }), taken });
+          const file = new Uint8Array(data, 8);
+          postMessage({ picture: new Blob([file], { type: file[0] === 0x89 ? 'image/png' : 'image/jpeg' }), taken });
           return;
         }
         const told = JSON.parse(data);

@@ -41,16 +41,21 @@ _MOST_PIXELS = 4096 * 4096  # of a frame
 class _Recording:
     """What is shown, as a video, and what the driver's face did, as codes; from one moment to another."""
 
-    def __init__(self, folder: Path, size: tuple[int, int], comment: str | None):
+    def __init__(self, folder: Path, shape: tuple[int, int, int], comment: str | None):
         self._folder, self._start = folder, None
-        self._size = size
-        self._writer = VideoWriter(folder / "live.mp4", size[1], size[0], preset="ultrafast", comment=comment)
+        self._size, alpha = shape[:2], shape[2] == 4
+        self._channels = shape[2]
+        self._file = folder / ("live.webm" if alpha else "live.mp4")
+        self._writer = VideoWriter(self._file, shape[1], shape[0], preset="ultrafast", comment=comment, alpha=alpha)
         self._codes = PerformanceRecorder()
 
     def write(self, image: np.ndarray, time: float) -> None:
         self._start = time if self._start is None else self._start
         if time - self._start < _LONGEST:
-            self._writer.write(fitted(image, self._size[1], self._size[0]), time - self._start)
+            if image.shape[2] < self._channels:  # the background has changed meanwhile
+                image = np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])
+            picture = np.ascontiguousarray(image[..., : self._channels])
+            self._writer.write(fitted(picture, self._size[1], self._size[0]), time - self._start)
 
     def heard(self, followed: Followed) -> None:
         self._codes.heard(followed)
@@ -61,7 +66,7 @@ class _Recording:
             self._writer.discard()
             return []
         self._writer.close()
-        files = [self._folder / "live.mp4"]
+        files = [self._file]
         if self._codes:
             files.append(self._folder / "live.safetensors")
             self._codes.performance().save(files[-1])
@@ -69,9 +74,9 @@ class _Recording:
 
 
 class Made(NamedTuple):
-    """A picture on its way to the browser: its JPEG, and the moment its frame was taken, by the browser's clock (NaN: none)."""
+    """A picture on its way to the browser: its file, and the moment its frame was taken, by the browser's clock (NaN: none)."""
 
-    jpeg: bytes
+    file: bytes
     taken: float
 
 
@@ -184,7 +189,7 @@ class LiveVisit:
         """Begins to keep what is shown; no longer than two hours."""
         with self._shown.lock:
             if self.loop is not None:
-                self._shown.recording = _Recording(folder, limited(self.loop.rest_picture()).shape[:2], comment)
+                self._shown.recording = _Recording(folder, limited(self.loop.rest_picture()).shape, comment)
 
     def recorded(self) -> list[str]:
         """Ends the recording; the paths of a video and of a performance, as far as there is anything in them."""
@@ -254,13 +259,16 @@ def limited(image: np.ndarray) -> np.ndarray:
 
 
 def encoded(image: np.ndarray) -> bytes:
-    """A picture as a JPEG."""
+    """A picture as a JPEG; a transparent one (x 4) as a PNG."""
+    if image.shape[2] == 4:
+        return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA), [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
     return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
 
 
 def as_url(image: np.ndarray) -> str:
     """A picture as a data URL."""
-    return "data:image/jpeg;base64," + base64.b64encode(encoded(image)).decode()
+    kind = "png" if image.shape[2] == 4 else "jpeg"
+    return f"data:image/{kind};base64," + base64.b64encode(encoded(image)).decode()
 
 
 def decoded(jpeg: bytes) -> np.ndarray | None:

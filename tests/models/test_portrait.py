@@ -164,3 +164,31 @@ def test_codes_at_the_bounds_give_finite_pictures(sitter):
     _, code, _, _, portrait, view = sitter
     extreme = FaceCode(with_look(np.ones(52), np.full((2, 2), 0.6)), turned(1.2, 0.5, 0.6), np.array([0.1, 0.1, 0.3]))
     assert portrait.render(view, extreme).shape == view.canvas[: view.matte.shape[0], : view.matte.shape[1]].shape
+
+
+def test_cut_out_the_person_moves_with_their_alpha(sitter):
+    head, code, picture, matte, portrait, view = sitter
+    still = portrait.render(view, code, matte=True)
+    assert still.shape == (*picture.shape[:2], 4)
+    inside, outside = cv2.erode(matte, np.ones((5, 5))) > 0, cv2.dilate(matte, np.ones((9, 9))) == 0
+    assert (still[inside, 3] == 255).all() and (still[outside, 3] == 0).all()
+    assert psnr(still[..., :3], picture, inside) > 30
+    target = head.code(expression(jawOpen=0.4), turned(0.3))
+    moved, truth = portrait.render(view, target, matte=True), head.picture(target)
+    person = np.abs(truth.astype(int) - truth[0, 0]).sum(-1) > 0
+    person[330:] = False  # the neck's cut edge
+    alpha = moved[..., 3] > 127
+    alpha[330:] = False
+    assert (alpha & person).sum() > 0.93 * (alpha | person).sum()
+
+
+@pytest.mark.parametrize("pose", [(0, 0, 0), (0.5, 0.1, 0)])
+def test_torch_cuts_out_what_numba_cuts_out(sitter, pose):
+    head, _, _, _, portrait, view = sitter
+    target = head.code(expression(jawOpen=0.4), turned(*pose), (0.1, 0))
+    other = Portrait(portrait.head, portrait.layer)
+    other._shader = TorchShader("cpu")
+    fast, slow = portrait.render(view, target, matte=True).astype(int), other.render(view, target, matte=True).astype(int)
+    apart = np.abs(fast - slow)
+    apart[fast[..., 3] == 0] = 0
+    assert (apart.max(-1) > 2).mean() < 1e-3

@@ -263,16 +263,17 @@ def test_a_third_live_visitor_is_told_that_there_is_no_room(prior, monkeypatch):
     from pipeline.page import actions
 
     page = actions.Page(prior)
-    sessions = iter(SimpleNamespace(session_hash=f"visitor {k}") for k in range(10))
-    begin = lambda: page.begin(next(sessions), None, "builtin", 1.0, "relative", 1, 1, 1, 1, 1)[0]
-    visits = [begin() for _ in range(actions.LIVE_VISITORS)]
+    how = (1.0, "relative", "one", "keep", 1, 1, 1, 1, 1)
+    begin = lambda number, before=None: page.begin(
+        SimpleNamespace(session_hash=f"visitor {number}"), before, "builtin", *how
+    )[0]  # fmt: skip
+    visits = [begin(k) for k in range(actions.LIVE_VISITORS)]
     with pytest.raises(gr.Error, match="no room for more"):
-        begin()
+        begin(7)
     page.left(SimpleNamespace(session_hash="visitor 0"))  # the page was closed without a word
     wait_until(lambda: page._live == actions.LIVE_VISITORS - 1, 20)
-    visits.append(begin())
-    again = page.begin(SimpleNamespace(session_hash="visitor 1"), visits[1], "builtin", 1.0, "relative", 1, 1, 1, 1, 1)[0]
-    visits[1] = again  # Start pressed twice: in one's own place there is room
+    visits.append(begin(8))
+    visits[1] = begin(1, visits[1])  # Start pressed twice: in one's own place there is room
     for visit in visits[1:]:
         visit.close()
     wait_until(lambda: page._live == 0, 20)
