@@ -16,6 +16,9 @@ SIZE = 62  # expression 52, gaze 4, rotation 3, translation 3
 _FLOOR = np.concatenate([np.full(52, 0.05), np.full(4, 0.05), np.full(3, 0.05), np.full(3, 0.02)])  # least deviations
 FACE, POSE = slice(0, 56), slice(56, 62)
 REACH, POSE_REACH = 4.0, 2.0  # standard deviations at which examples still speak for each other
+# how far a head goes outside what was seen as it is asked to, and how much farther at most: radians, metres
+_FREE = np.concatenate([np.full(56, np.inf), np.full(3, 0.07), np.full(3, 0.002)])
+_GIVING = np.concatenate([np.ones(56), np.full(3, 0.1), np.full(3, 0.006)])
 _MARGIN = 0.25  # of a value's range: how far outside it an unknown code is let
 
 
@@ -72,9 +75,22 @@ class CodeSpace:
 
     def drawn_in(self, code: FaceCode) -> FaceCode:
         """The code with its expression drawn in as in `place`: a jaw that drops twice as far as was ever seen tears a mouth open
-        that no one has colours for. Looks and the head's pose stay, they move surfaces rigidly."""
+        that no one has colours for. Looks stay, they move surfaces rigidly.
+
+        A head's pose stays as long as it is hardly outside what was seen, then follows less and less: a head that turns farther
+        shows a side nobody has filmed, and one that moves farther leaves what was behind it bare.
+        """
+        asked = feature(code, self.reference)
         expression = self.centre[:52] + self.scale[:52] * self.place(code)[:52]
-        return replace(code, expression=np.where(LOOK, code.expression, np.clip(expression, 0, 1)))
+        low, high = (self.centre + self.scale * end for end in (self.low, self.high))
+        pose = np.clip(asked, low - _FREE, high + _FREE)
+        pose = (pose + _GIVING * np.tanh((asked - pose) / _GIVING))[POSE]
+        within = np.array_equal(pose, asked[POSE])
+        return replace(
+            code, expression=np.where(LOOK, code.expression, np.clip(expression, 0, 1)),
+            rotation=code.rotation if within else cv2.Rodrigues(pose[:3])[0] @ self.reference,
+            translation=code.translation if within else pose[3:],
+        )  # fmt: skip
 
     def nearness(self, at: np.ndarray) -> np.ndarray:
         """... x N: the kernel between places (... x 62) and the examples, for what follows the whole code.

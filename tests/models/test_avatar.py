@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from safetensors import SafetensorError, safe_open
@@ -284,14 +285,52 @@ def avatar(prior) -> Avatar:
     )  # fmt: skip
 
 
+def test_a_head_goes_little_farther_than_it_was_seen():
+    """Where it was seen it goes as it is asked to; far outside, it stops: nobody has filmed that side, nor what it lays bare."""
+    codes = codes_of()
+    space = CodeSpace.of(codes)
+    for code in codes:
+        assert np.allclose(space.drawn_in(code).rotation, code.rotation) and space.drawn_in(code).translation is code.translation
+    low, high = (space.centre + space.scale * end for end in (space.low, space.high))
+    turns, moves = [], []
+    for more in (0.0, 0.05, 0.1, 0.3, 1.0):
+        turn = np.array([0, high[57] + more, 0])
+        asked = replace(space.middle, rotation=cv2.Rodrigues(turn)[0] @ space.reference)
+        turns.append(cv2.Rodrigues(space.drawn_in(asked).rotation @ space.reference.T)[0].ravel()[1] - high[57])
+        asked = replace(space.middle, translation=space.middle.translation + np.array([more, 0, 0]))
+        moves.append(space.drawn_in(asked).translation[0] - high[59])
+    assert turns[:2] == pytest.approx([0, 0.05], abs=1e-6) and np.all(np.diff(turns) > -1e-9) and turns[-1] < 0.18
+    assert np.all(np.diff(moves) > -1e-9) and moves[-1] < 0.01
+
+
+@pytest.mark.parametrize("pose", [0.0, 0.15])
+def test_an_avatar_is_cut_out_with_its_alpha(prior, avatar, pose):
+    code = replace(avatar.space.middle, rotation=turned(pose) @ avatar.space.middle.rotation)
+    alpha = np.zeros((128, 96), np.uint8)
+    alpha[110:] = 255  # shoulders
+    fast, plain = AvatarRenderer(avatar, prior), TorchAvatarRenderer(avatar, prior, "cpu")
+    whole = fast.render(code).astype(int)
+    for renderer in (fast, plain):
+        renderer.set_alpha(alpha)
+    cut = fast.render(code, matte=True).astype(int)
+    assert cut.shape == (128, 96, 4) and (cut[:10, :3, 3] == 0).all() and (cut[-4:, :, 3] == 255).all()
+    assert cut[64, 48, 3] == 255 and np.abs(cut[64, 48, :3] - whole[64, 48]).max() <= 1
+    apart = np.abs(plain.render(code, matte=True).astype(int) - cut)
+    apart[cut[..., 3] < 3] = 0
+    assert np.quantile(apart, 0.995) <= 2
+    assert np.array_equal(fast.render(code).astype(int), whole)
+
+
 def test_layers_lie_over_each_other(prior, avatar):
     """Face over hair over scene, each where it belongs."""
-    code = FaceCode(np.zeros(52), np.eye(3), np.array([0.0, 0.0, 0.9]))
-    picture = AvatarRenderer(avatar, prior).render(code).astype(int)
+    away = avatar.space.middle.translation[2]
+    code = FaceCode(np.zeros(52), np.eye(3), np.array([0.0, 0.0, away]))
+    camera = Camera(300.0 * away / 0.9, 96, 128)
+    picture = AvatarRenderer(avatar, prior).render(code, camera).astype(int)
     assert picture.shape == (128, 96, 3)
     assert np.abs(picture[:6] - 90).max() < 20  # scene
     assert np.abs(picture[64, 48] - 180).max() < 40  # face
-    top = Camera(300.0, 96, 128).project(np.array([[0.0, -0.12, 0.9]]))[0]
+    top = camera.project(np.array([[0.0, -0.12, away]]))[0]
     assert np.abs(picture[int(top[1]) + 3, int(top[0])] - 40).max() < 25  # hair
 
 
