@@ -93,7 +93,6 @@ class VirtualCamera:
                 f"virtualcam: no virtual camera takes {width}x{height} pictures ({reason}). On Debian: apt install "
                 "v4l2loopback-dkms, then modprobe v4l2loopback; with OBS on Windows or macOS: start its virtual camera once."
             ) from None
-        self.device = self._camera.device
 
     @staticmethod
     def check() -> None:

@@ -15,16 +15,14 @@ import numpy as np
 from capture.face_tracker import FaceMesh
 from capture.frame import Frame
 from capture.media import open_media
-from models.avatar.avatar import is_avatar, load_avatar
 from models.prior.face import AnnyPrior
 from models.prior.synthetic import render_head
-from pipeline.builtin import builtin_performance, builtin_portrait
+from pipeline.builtin import BUILTIN, builtin_performance
 from pipeline.device import DeviceChoice, choose_device
 from pipeline.errors import Refusal
 from pipeline.live.loop import LiveLoop
-from pipeline.puppet import AvatarPuppet, PortraitPuppet, Puppet
+from pipeline.puppet import open_puppet
 from pipeline.reenactment import Settings
-from pipeline.source import prepare_picture, prepare_source
 
 SIZE = 512
 _WARM = 20  # frames before the clock starts: compiled code, caches, the driver's calibration
@@ -56,12 +54,7 @@ def bench(
         driver = [frame for _, frame in zip(range(frames + _WARM), open_media(clip))]
     if len(driver) < 2 * _WARM:
         raise Refusal(f"{clip}: {len(driver)} frames, expected at least {2 * _WARM}. Give a longer clip.")
-    if source is None:
-        ready: Puppet = PortraitPuppet(prepare_picture(builtin_portrait(), prior, device=device))
-    elif is_avatar(source):
-        ready = AvatarPuppet(load_avatar(source, prior), prior, device)
-    else:
-        ready = PortraitPuppet(prepare_source(open_media(source), prior, device=device))
+    ready = open_puppet(source or BUILTIN, prior, device)
     width, height = ready.person.camera.width, ready.person.camera.height
 
     mesh = FaceMesh()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import pipeline  # noqa: F401  (sets the threads before numpy's libraries start them)
+
+# isort: split
+import numpy as np
+
 from models.code import Camera, FaceCode, Person
 from models.prior.face import EXPRESSIONS, AnnyPrior, load_prior
 from models.prior.synthetic import render_head

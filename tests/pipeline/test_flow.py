@@ -170,10 +170,9 @@ def test_bad_input_gives_one_line_and_no_file(tmp_path, driver, name):
 
 def test_outputs_that_cannot_be_written_are_refused_before_any_work(tmp_path):
     for output in ("out.gif", "no/out.mp4"):
-        started = time.monotonic()
         done = command("reenact", "--source", "builtin", "--driver", "builtin", "--output", tmp_path / output)
         assert done.returncode == 2 and output in done.stderr and len(done.stderr.strip().splitlines()) == 1
-        assert time.monotonic() - started < 30
+        assert "track" not in done.stdout + done.stderr
 
 
 def test_a_gpu_that_is_not_there_is_said_so(tmp_path):
