@@ -145,8 +145,8 @@ def serve_ours(port: int, slow: float = 0.0) -> None:
     def numbered(self, frame, at=None):
         if frame is not None:
             numbers[frame.time] = read(frame.image)
-            while len(numbers) > 100:  # frames that were dropped
-                numbers.pop(next(iter(numbers)))
+            for old in sorted(list(numbers))[:-100]:  # frames that were dropped
+                numbers.pop(old, None)
         return follow(self, frame, at)
 
     def with_number(self, followed):
@@ -156,6 +156,13 @@ def serve_ours(port: int, slow: float = 0.0) -> None:
         return picture if number is None else paint(picture, number)
 
     LiveLoop.follow, LiveLoop.draw = numbered, with_number
+    layout.serve(port=port)
+
+
+def serve_plain(port: int) -> None:
+    """The project's page, as it is."""
+    from pipeline.page import layout
+
     layout.serve(port=port)
 
 
@@ -278,7 +285,7 @@ def soak(camera: Path, seconds: float, again: float = 20.0) -> list[dict]:
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["GRADIO_TEMP_DIR"] = temporary
-        with serving("ours") as (address, server), sync_playwright() as playwright:
+        with serving("plain") as (address, server), sync_playwright() as playwright:
             browser = playwright.chromium.launch(
                 executable_path="/usr/bin/chromium", args=[*FLAGS, f"--use-file-for-fake-video-capture={camera}"]
             )
@@ -316,7 +323,7 @@ def soak(camera: Path, seconds: float, again: float = 20.0) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--serve", choices=("ours", "identity"))
+    parser.add_argument("--serve", choices=("ours", "plain", "identity"))
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--slow", type=float, default=0.0)
     parser.add_argument("--seconds", type=float, default=20.0)
@@ -326,6 +333,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.serve == "ours":
         serve_ours(options.port, options.slow)
+    elif options.serve == "plain":
+        serve_plain(options.port)
     elif options.serve == "identity":
         serve_identity(options.port)
     else:

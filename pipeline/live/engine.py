@@ -204,7 +204,7 @@ class Engine:
                 self._followed.close()
                 raise
             if frame is None:
-                if self._start is not None:  # nothing has come in time: the picture goes on, towards rest
+                if arrived is not None:  # nothing has come in time: the picture goes on, towards rest
                     self._followed.put(self._loop.follow(None, monotonic() - self._start))
                 continue
             now = monotonic()

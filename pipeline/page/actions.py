@@ -187,9 +187,15 @@ class Page:
     def begin(
         self, request: gr.Request, visit: LiveVisit | None, name: str, smoothing: float, pose: str, cast: CastChoice,
         background: str, *gains: float,
-    ) -> tuple[LiveVisit, str]:  # fmt: skip
-        """The Start button: a loop of the visitor's own, if there is room, and the ticket with which their browser connects."""
+    ) -> tuple:  # fmt: skip
+        """The Start button: a loop of the visitor's own, if there is room, and the ticket with which their browser connects.
+
+        And what was being recorded of a visit before, where a connection was lost.
+        """
+        files = gr.skip()
         if visit is not None:
+            recorded = visit.recorded()
+            files = gr.update(value=recorded, visible=True) if recorded else files
             visit.close(wait=5)  # its place is the one to take
         try:
             with self._room:
@@ -209,7 +215,7 @@ class Page:
         visit = LiveVisit(loop, lambda: self._gone(ticket))
         with self._room:
             self._visits[request.session_hash] = self._expected[ticket] = visit
-        return visit, ticket
+        return visit, ticket, "Record", files
 
     def expected(self, ticket: str) -> LiveVisit | None:
         """The visit that a ticket was given for; once."""

@@ -173,7 +173,7 @@ def build(page: Page, source: str | None = None) -> gr.Blocks:
             show_progress_on=output,
         ).then(page.shown, [made], None)  # fmt: skip
         go.click(None, js=START)
-        go.click(page.begin, [visit, chosen, smoothing, *how], [visit, ticket], show_progress="hidden").then(
+        go.click(page.begin, [visit, chosen, smoothing, *how], [visit, ticket, record, files], show_progress="hidden").then(
             None, ticket, js=CONNECT
         )
         gr.on(

@@ -116,7 +116,7 @@ window.understudy = (() => {
     video.play().catch(() => {});
     track.onended = () => lost(mine);
     film(mine, track, video);
-    list(track);
+    list(track).catch(() => {});
   }
 
   // hands the camera's frames to the worker
