@@ -11,7 +11,7 @@ from models.code import Camera, FaceCode, Person
 from models.portrait.render import View
 from pipeline.device import DeviceChoice
 from pipeline.puppet import Puppet
-from pipeline.retargeting import Gains, LossGuard, PoseMode, Retargeter
+from pipeline.retargeting import EASE, Ease, Gains, LossGuard, PoseMode, Retargeter
 
 AudioChoice = Literal["driver", "source", "none"]
 CastChoice = Literal["one", "all", "each"]
@@ -61,7 +61,11 @@ class Reenactment:
         self.puppet = puppet
         self.retargeter = Retargeter(puppet.person, driver, puppet.rest, reference, settings.pose, settings.gains, same_person)
         self.camera: Camera = self.retargeter.camera()
-        self._guard = previous._guard if previous is not None and previous.puppet is puppet else LossGuard()
+        goes_on = previous is not None and previous.puppet is puppet
+        self._guard = previous._guard if goes_on else LossGuard()
+        self._before = previous._shown if goes_on else None  # the last code by the way of reading before this one
+        self._ease: Ease | None = None
+        self._shown: tuple[FaceCode, float] | None = None  # the last code and its time
 
     def __call__(
         self, driver: FaceCode | None, time: float, plate: View | None = None, matte: bool = False
@@ -73,5 +77,16 @@ class Reenactment:
             plate: the source's frame that keeps its own motion (a video source with pose off).
         """
         own = self.puppet.base if plate is None else plate.code
-        wanted = None if driver is None else self.retargeter(driver, own)
+        wanted = None if driver is None else self._eased(self.retargeter(driver, own), time)
         return self.puppet(self._guard(wanted, self.retargeter.rest(own), time), self.camera, time, plate, matte)
+
+    def _eased(self, code: FaceCode, time: float) -> FaceCode:
+        if self._before is not None:
+            before, at = self._before
+            self._ease = Ease.between(before, code, time) if 0 <= time - at < EASE else None
+            self._before = None
+        eased = self._ease(code, time) if self._ease is not None else None
+        if eased is None:
+            self._ease = None
+        self._shown = (code if eased is None else eased, time)
+        return self._shown[0]

@@ -16,6 +16,7 @@ PoseMode = Literal["relative", "absolute", "off"]
 _FARTHEST = np.array([0.65, 0.42])  # radians an eye turns in its head: yaw, pitch
 HOLD = 0.5  # seconds a lost face is held before the fade begins
 FADE = 0.7  # seconds of the fade to rest, and of the way back
+EASE = 0.5  # seconds over which another reading of the driver is taken up
 
 _BROWS = np.array([n.startswith("brow") for n in EXPRESSIONS])
 _EYES = np.array([n.startswith(("eye", "cheekSquint")) for n in EXPRESSIONS])
@@ -137,6 +138,39 @@ class Retargeter:
         moved = driver.translation - self.driver_reference.translation
         # metres are shared: every head has the same distance between its eyes, so size and distance never mix into expression
         return turned @ source.rotation, source.translation + self.gains.head * moved
+
+
+@dataclass(frozen=True)
+class Ease:
+    """Goes over from one way of reading a driver to another (a better fit of them, other gains) without a jump.
+
+    What lay between the two when they changed is added, and fades.
+    """
+
+    since: float  # seconds
+    expression: np.ndarray
+    rotation: np.ndarray
+    translation: np.ndarray
+    gaze: np.ndarray
+
+    @classmethod
+    def between(cls, before: FaceCode, after: FaceCode, time: float) -> Ease:
+        return cls(
+            time, before.expression - after.expression, before.rotation @ after.rotation.T,
+            before.translation - after.translation, before.gaze - after.gaze,
+        )  # fmt: skip
+
+    def __call__(self, code: FaceCode, time: float) -> FaceCode | None:
+        """The code with what is left of the difference; None once nothing is."""
+        gone = (time - self.since) / EASE
+        if not 0 <= gone < 1:
+            return None
+        left = 1 - gone * gone * (3 - 2 * gone)
+        return replace(
+            code, expression=np.clip(code.expression + left * self.expression, 0, 1),
+            rotation=rotation_power(self.rotation, left) @ code.rotation, translation=code.translation + left * self.translation,
+            gaze=code.gaze + left * self.gaze,
+        )  # fmt: skip
 
 
 class LossGuard:

@@ -53,6 +53,11 @@ class TorchAvatarRenderer:
         self._grid = send(np.stack(np.meshgrid(columns, rows), -1))
         self._to_sides = send(np.float32([2 / avatar.width, 2 / avatar.height]))
         self._numbers = torch.zeros(_NUMBERS, dtype=torch.float64, device=self.device)
+        # what comes from the processor and goes back to it: pages that stay in place, and streams of their own
+        self._sent, self._got = torch.zeros(_NUMBERS, dtype=torch.float64), {}
+        if self.device.type == "cuda":
+            self._sent = self._sent.pin_memory()
+            self._upload, self._download = torch.cuda.Stream(self.device), torch.cuda.Stream(self.device)
         self._cut_out: Tensor | None = None
         self._graphs: dict[bool, tuple[torch.cuda.CUDAGraph, Tensor]] = {}  # and what they draw into, without and with a matte
 
@@ -67,17 +72,37 @@ class TorchAvatarRenderer:
 
     def render(self, code: FaceCode, camera: Camera | None = None, matte: bool = False) -> np.ndarray:
         """As `AvatarRenderer.render`."""
-        return self.draw(code, camera, matte).cpu().numpy()
+        drawn = self.draw(code, camera, matte)
+        if self.device.type != "cuda":
+            return drawn.numpy()
+        if matte not in self._got:
+            self._got[matte] = torch.empty(drawn.shape, dtype=drawn.dtype).pin_memory()
+        self._download.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._download):
+            self._got[matte].copy_(drawn, non_blocking=True)
+        self._download.synchronize()
+        return self._got[matte].numpy().copy()
 
     @torch.inference_mode()
     def draw(self, code: FaceCode, camera: Camera | None = None, matte: bool = False) -> Tensor:
-        """H x W x 3 (with a matte x 4) uint8 sRGB on the device; on CUDA it holds until the next call."""
+        """H x W x 3 (with a matte x 4) uint8 sRGB on the device; on CUDA it holds until the next call.
+
+        Use from one thread: whoever draws owns the device's part of it.
+        """
         camera = camera or self.avatar.person.camera
         code = self.avatar.space.drawn_in(code)
         numbers = [code.expression, code.gaze.ravel(), code.rotation.ravel(), code.translation, [camera.focal]]
-        self._numbers.copy_(torch.from_numpy(np.concatenate(numbers).astype(np.float64)))
+        if self.device.type == "cuda":
+            self._upload.synchronize()  # the ones before are over there
+        self._sent.numpy()[:] = np.concatenate(numbers)
         if self.device.type != "cuda":
+            self._numbers.copy_(self._sent)
             return self._drawn(matte)
+        current = torch.cuda.current_stream(self.device)
+        self._upload.wait_stream(current)
+        with torch.cuda.stream(self._upload):
+            self._numbers.copy_(self._sent, non_blocking=True)
+        current.wait_stream(self._upload)
         if matte not in self._graphs:
             self._graphs[matte] = self._captured(matte)
         graph, out = self._graphs[matte]

@@ -25,6 +25,7 @@ from pipeline.avatar.learning import LearningSettings, Stage
 from pipeline.avatar.watching import watched
 from pipeline.backdrop import KEEP, TRANSPARENT, check_background
 from pipeline.builtin import BUILTIN
+from pipeline.device import choose_device
 from pipeline.ensemble import Ensemble, ensemble_of
 from pipeline.errors import Refusal
 from pipeline.flow import reenact
@@ -46,7 +47,7 @@ class Page:
     """What the page's handlers share: the prior, and the sources already prepared."""
 
     def __init__(self, prior: AnnyPrior):
-        self.prior = prior
+        self.prior, self._device = prior, choose_device("auto")
         self._sources: dict[tuple[str, bool], list[Source] | Avatar] = {}
         self._room, self._live = threading.Lock(), 0  # visitors in the Live tab
         self._visits: dict[str | None, LiveVisit] = {}  # by Gradio's session
@@ -56,7 +57,7 @@ class Page:
         """Whom a source shows, ready to be moved by one visitor."""
         source = self.source(name, cast != "one")
         if isinstance(source, Avatar):
-            return Ensemble([AvatarPuppet(source, self.prior)])
+            return Ensemble([AvatarPuppet(source, self.prior, self._device)])
         return ensemble_of(source)
 
     def source(self, name: str, everyone: bool = False) -> list[Source] | Avatar:
@@ -68,9 +69,9 @@ class Page:
             if is_avatar(name):
                 prepared = load_avatar(name, self.prior)
             elif everyone:
-                prepared = prepare_everyone(open_source(name), self.prior)
+                prepared = prepare_everyone(open_source(name), self.prior, device=self._device)
             else:
-                prepared = [prepare_source(open_source(name), self.prior)]
+                prepared = [prepare_source(open_source(name), self.prior, device=self._device)]
             self._sources[key] = prepared
         return self._sources[key]
 

@@ -8,7 +8,19 @@ import pytest
 from models.code import Camera, FaceCode, Person
 from models.head import look_in_camera, with_look
 from models.prior.face import EXPRESSIONS
-from pipeline.retargeting import FADE, HOLD, Gains, LossGuard, Retargeter, blend_codes, carry_expression, rotation_power
+from pipeline.reenactment import Reenactment, Settings
+from pipeline.retargeting import (
+    EASE,
+    FADE,
+    HOLD,
+    Ease,
+    Gains,
+    LossGuard,
+    Retargeter,
+    blend_codes,
+    carry_expression,
+    rotation_power,
+)
 from tests.conftest import expression, turned
 
 
@@ -110,3 +122,48 @@ def test_blends_of_codes_stay_valid():
     mid = blend_codes(a, b, 0.5)
     assert np.allclose(mid.rotation @ mid.rotation.T, np.eye(3), atol=1e-9)
     assert mid.expression[EXPRESSIONS.index("jawOpen")] == pytest.approx(0.5)
+
+
+def test_another_reading_of_the_driver_is_taken_up_without_a_jump():
+    before = FaceCode(expression(jawOpen=0.2), turned(0.3, 0.1), np.array([0.02, 0.0, 0.6]), np.full((2, 2), 0.1))
+    after = FaceCode(expression(jawOpen=0.5), turned(0.1), np.array([0.0, 0.01, 0.62]), np.zeros((2, 2)))
+    ease = Ease.between(before, after, 1.0)
+    at_once = ease(after, 1.0)
+    assert at_once.expression == pytest.approx(before.expression) and at_once.rotation == pytest.approx(before.rotation)
+    assert at_once.translation == pytest.approx(before.translation) and at_once.gaze == pytest.approx(before.gaze)
+    moved = FaceCode(expression(jawOpen=0.8), turned(0.1, 0.3), after.translation, after.gaze)
+    assert ease(moved, 1.0).expression.max() == pytest.approx(0.5)  # motion goes on meanwhile
+    steps = [ease(after, 1.0 + t * EASE).expression.max() for t in np.linspace(0, 0.999, 20)]
+    assert np.all(np.diff(steps) > 0) and steps[-1] == pytest.approx(0.5, abs=0.01)
+    assert ease(after, 1.0 + EASE) is None and ease(after, 0.5) is None
+
+
+def test_a_better_fit_of_the_driver_does_not_make_the_picture_jump():
+    """Reenactments that follow each other show codes that do; one that comes later, or of another puppet, starts by itself."""
+    shown = []
+
+    class Puppet:
+        person, rest, base, is_video = person(), np.zeros(52), code(), False
+
+        def __call__(self, code, camera, time, plate=None, matte=False):
+            shown.append(code)
+
+    puppet = Puppet()
+    first = Reenactment(puppet, person(), code(place=(0, 0, 0.6)), Settings())
+    driver = code(expression(jawOpen=0.4), pose=(0.2, 0, 0), place=(0.05, 0, 0.6))
+    for k in range(3):
+        first(driver, k / 30)
+    better = person(neutral=expression(jawOpen=0.2))
+    second = Reenactment(puppet, better, code(place=(0.03, 0, 0.6)), Settings(), previous=first)
+    for k in range(3, 40):
+        second(driver, k / 30)
+    moves = [float(np.linalg.norm(b.translation - a.translation)) for a, b in zip(shown, shown[1:])]
+    assert moves[2] < 1e-9 and max(moves) < 0.005 and shown[-1].translation[0] == pytest.approx(0.02)
+    alone = Reenactment(puppet, better, code(place=(0.03, 0, 0.6)), Settings())
+    alone(driver, 39 / 30)
+    assert shown[-1].expression == pytest.approx(shown[-2].expression) and shown[-1].translation == pytest.approx(
+        shown[-2].translation
+    )
+    late = Reenactment(puppet, better, code(place=(0.05, 0, 0.6)), Settings(), previous=second)
+    late(driver, 9.0)
+    assert shown[-1].translation[0] == pytest.approx(0.0)
