@@ -17,7 +17,7 @@ CSS = """
                             background: var(--background-fill-primary); color: var(--body-text-color); font-size: 12px;
                             border: 1px solid var(--border-color-primary); border-radius: 4px}
 .view select[hidden] {display: none}
-#live-output .view {background: repeating-conic-gradient(#8883 0 25%, transparent 0 50%) 0 0 / 24px 24px}
+#live-output img.clear {background: repeating-conic-gradient(#8883 0 25%, transparent 0 50%) 0 0 / 24px 24px}
 .mirrored video, .mirrored img {transform: scaleX(-1)}
 #live-latency {min-height: 1.5em}
 @media (max-width: 640px) { .gradio-container {padding: 6px !important} .view {height: 280px} }

@@ -188,6 +188,7 @@ window.understudy = (() => {
       if (mine.next && run === mine) show(mine, mine.next.picture, mine.next.taken);
     };
     image.onload = image.onerror = done;
+    image.classList.toggle('clear', blob.type === 'image/png'); // a chequered ground shows what is transparent
     image.src = url;
   }
 
