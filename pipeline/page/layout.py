@@ -22,6 +22,7 @@ from pipeline.flow import reenact
 from pipeline.page.actions import PICTURE, Page, plotted
 from pipeline.page.browser import CAMERA, CAMERA_VIEW, CONNECT, CSS, HEAD, MIRROR, START, STOP
 from pipeline.page.channel import route
+from pipeline.page.memory import keep_few_arenas
 from pipeline.reenactment import Settings
 
 _SHOW_VERSION = 2  # of the built-in show's film in the cache: raise it when its look changes
@@ -222,6 +223,7 @@ def serve(
         raise Refusal(
             f"--host {host}: others could reach the page, and no password is set. Set UNDERSTUDY_PASSWORD, or leave --host out."
         )
+    keep_few_arenas()
     page = Page(load_prior())
     return build(page, source).queue(default_concurrency_limit=2, max_size=16).launch(
         server_name=host, server_port=port, share=False, quiet=True, show_error=True, max_file_size=_UPLOAD, run_history=False,

@@ -5,7 +5,7 @@
 // transparent); all other messages are JSON.
 window.understudy = (() => {
   const $ = place => document.querySelector(place);
-  const CAMERA = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 } };
+  const CAMERA = { width: { ideal: 640 }, frameRate: { ideal: 30 } }; // a height would have upright pictures cropped
   const AGAIN = 1000; // ms between looks for a camera that is gone
   let run = null; // what is going on between start and stop
   let chosen = null; // the camera's id, where the visitor has picked one

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import ctypes
-import gc
 import io
 import logging
 import math
@@ -27,6 +25,7 @@ from pipeline.live.loop import Followed, LiveLoop
 from pipeline.live.mailbox import Closed, Mailbox
 from pipeline.live.recorder import PerformanceRecorder
 from pipeline.mark import marked
+from pipeline.page.memory import give_back
 
 log = logging.getLogger("understudy")
 _SIDE = 720  # longest side of a live picture
@@ -240,16 +239,7 @@ class LiveVisit:
             self.engine = self.loop = self._shown.loop = engine = loop = None
             self._left()
             self._ended(self._reason)
-            _give_back()
-
-
-def _give_back() -> None:
-    """Returns a visit's memory to the system: what holds each other is found, and what Linux' allocator keeps is let go."""
-    gc.collect()
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError):
-        log.debug("memory is given back by itself here")
+            give_back()
 
 
 def limited(image: np.ndarray) -> np.ndarray:
