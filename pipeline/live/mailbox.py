@@ -23,7 +23,7 @@ class Mailbox(Generic[Item]):
         self._keeps, self._changed = keeps, threading.Condition()
         self._item: Item | None = None
         self._closed = False
-        self.dropped = 0  # items that nobody took
+        self.dropped = 0  # items that nobody took, but for those that stand for no frame
 
     def put(self, item: Item) -> None:
         """Raises Closed where nobody will take it."""
@@ -32,7 +32,7 @@ class Mailbox(Generic[Item]):
                 self._changed.wait()
             if self._closed:
                 raise Closed
-            self.dropped += self._item is not None
+            self.dropped += self._item is not None and not getattr(self._item, "missed", False)
             self._item = item
             self._changed.notify_all()
 

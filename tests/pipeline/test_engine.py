@@ -208,3 +208,10 @@ def test_work_is_shed_in_order_and_taken_up_again():
         levels.append(shedding.level)
     assert sorted(levels[:12]) == levels[:12] and max(levels) == 3  # one after the other
     assert levels[-1] == 0 and shedding.report()["changes"] == 6
+
+
+def test_moments_without_a_frame_are_not_counted_as_dropped():
+    box = Mailbox()
+    for missed in (True, True, False, False, True):
+        box.put(Followed(0.0, (), missed=missed))
+    assert box.dropped == 2
