@@ -13,7 +13,7 @@ def foreground(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """H x W x 3 uint8 sRGB: the person's colours alone, also where they are half transparent.
 
     Source: Forte 2021, "Approximate Fast Foreground Colour Estimation" (blur fusion, equations 5 to 7), in more rounds:
-    two leave much of the wall in a wide rim (31 against 11 codes where it is an eighth of the picture).
+    two leave much of the wall in a wide rim.
 
     Args:
         image: H x W x 3 uint8 sRGB; alpha: H x W uint8, 255 on the person.

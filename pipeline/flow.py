@@ -15,7 +15,7 @@ from capture.writer import VideoWriter
 from models.avatar.avatar import is_avatar
 from models.code import Camera, FaceCode, Person, at_height
 from models.matting import foreground
-from models.portrait.render import View
+from models.portrait.view import View
 from models.prior.face import AnnyPrior, load_prior
 from pipeline.alignment import align
 from pipeline.backdrop import KEEP, TRANSPARENT, Backdrop, check_background

@@ -13,7 +13,7 @@ from models.avatar.avatar import Avatar, is_avatar, load_avatar
 from models.avatar.render import AvatarRenderer
 from models.code import Camera, FaceCode, Person
 from models.head import Head
-from models.portrait.render import View
+from models.portrait.view import View
 from models.prior.face import AnnyPrior
 from pipeline.errors import Refusal
 from pipeline.progress import Listener, silent

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from models.code import Camera, FaceCode, Person
-from models.portrait.render import View
+from models.portrait.view import View
 from pipeline.device import DeviceChoice
 from pipeline.puppet import Puppet
 from pipeline.retargeting import EASE, Ease, Gains, LossGuard, PoseMode, Retargeter

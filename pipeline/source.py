@@ -13,7 +13,8 @@ from capture.media import Media, StillPicture, open_media
 from models.code import FaceCode, Person, at_height
 from models.head import Head
 from models.portrait.mouth import MouthView
-from models.portrait.render import Portrait, View
+from models.portrait.render import Portrait
+from models.portrait.view import View
 from models.prior.face import EXPRESSIONS, AnnyPrior
 from pipeline.builtin import BUILTIN, builtin_portrait
 from pipeline.errors import Refusal

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import cv2
 import numpy as np
@@ -12,7 +11,6 @@ import numpy as np
 from models.code import Camera, FaceCode
 from models.colour import DECODE, ENCODE, to_linear16
 from models.head import Head
-from models.matting import foreground
 from models.portrait.extend import extend_colours, hair_colour, hair_offsets
 from models.portrait.eyes import SIZE, eye_texture, texel_positions
 from models.portrait.mouth import (
@@ -26,9 +24,10 @@ from models.portrait.mouth import (
     teeth_texels,
     teeth_texture,
 )
-from models.portrait.shade import draw_sheet, facing, shade, twice_as_fine
+from models.portrait.shade import draw_sheet, facing, shade
 from models.portrait.surround import Surround
 from models.portrait.topology import INNER, FaceLayer, softened
+from models.portrait.view import View
 from models.prior.face import LEFT_EYE, RIGHT_EYE
 from models.raster import Fragments
 from models.raster.cpu import PARALLEL, rasterise
@@ -49,49 +48,6 @@ _EYE_SHADE = 0.45  # of the light that lids and corners keep from an eyeball
 def _smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
     x = np.clip((x - low) / (high - low), 0, 1)
     return x * x * (3 - 2 * x)
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """One picture of the person with its fit, prepared as a texture.
-
-    Attributes:
-        matte: H x W uint8, 255 on the person.
-        canvas: Hc x Wc x 3 float32 linear of 65535: the plate (the picture itself, H x W) at its top left, textures of eyes
-            and teeth and room for other mouths below it.
-        rooms: (x, y) of the two rooms in the canvas; room: their (height, width), 0 where there are none.
-        attributes: V x 12, the constant part of what `shade` interpolates.
-        surround: the sheet.
-        code: fitted in this picture.
-        shaped: V x 3, the head of `code` in the head frame with straight eyes.
-        hair: V x 3 head-frame offsets of the scalp's vertices to the hair's surface.
-        ring: N x 4 linear colours and trust of the skin around the mouth.
-        image: H x W x 3 uint8 sRGB, the picture.
-        alpha: H x W uint8, 255 on people, soft along their outlines.
-    """
-
-    matte: np.ndarray
-    canvas: np.ndarray
-    rooms: tuple[tuple[int, int], tuple[int, int]]
-    room: tuple[int, int]
-    attributes: np.ndarray
-    surround: Surround
-    code: FaceCode
-    shaped: np.ndarray
-    hair: np.ndarray
-    ring: np.ndarray
-    image: np.ndarray
-    alpha: np.ndarray
-
-    @cached_property
-    def finer(self) -> np.ndarray:
-        """The picture, `twice_as_fine`."""
-        return twice_as_fine(self.image)
-
-    @cached_property
-    def finer_cut_out(self) -> np.ndarray:
-        """The people alone, with their alpha, `twice_as_fine`."""
-        return twice_as_fine(np.dstack([foreground(self.image, self.alpha), self.alpha]))
 
 
 @dataclass(frozen=True)

@@ -117,9 +117,10 @@ def test_sound_goes_along_unchanged_and_in_time(tmp_path, ending):
     assert len(beeps(path)) == 8
 
 
-def test_sound_that_a_container_cannot_hold_is_encoded_anew(tmp_path):
-    source = tone(tmp_path / "tone.mkv", 2.0, "pcm_s16le")
-    path = write_clip(tmp_path / "out.mp4", [flat(i) for i in range(50)], rate=25, audio_from=source)
+@pytest.mark.parametrize(("codec", "ending"), [("pcm_s16le", "mp4"), ("aac", "webm")])
+def test_sound_that_a_container_cannot_hold_is_encoded_anew(tmp_path, codec, ending):
+    source = tone(tmp_path / "tone.mkv", 2.0, codec)
+    path = write_clip(tmp_path / f"out.{ending}", [flat(i) for i in range(50)], rate=25, audio_from=source)
     assert np.abs(beeps(path)[:4] - beeps(source)[:4]).max() < 1 / 25
 
 

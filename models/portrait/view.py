@@ -1,0 +1,56 @@
+"""One picture of a person, prepared as a texture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from models.code import FaceCode
+from models.matting import foreground
+from models.portrait.shade import twice_as_fine
+from models.portrait.surround import Surround
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One picture of the person with its fit, prepared as a texture.
+
+    Attributes:
+        matte: H x W uint8, 255 on the person.
+        canvas: Hc x Wc x 3 float32 linear of 65535: the plate (the picture itself, H x W) at its top left, textures of eyes
+            and teeth and room for other mouths below it.
+        rooms: (x, y) of the two rooms in the canvas; room: their (height, width), 0 where there are none.
+        attributes: V x 12, the constant part of what `shade` interpolates.
+        surround: the sheet.
+        code: fitted in this picture.
+        shaped: V x 3, the head of `code` in the head frame with straight eyes.
+        hair: V x 3 head-frame offsets of the scalp's vertices to the hair's surface.
+        ring: N x 4 linear colours and trust of the skin around the mouth.
+        image: H x W x 3 uint8 sRGB, the picture.
+        alpha: H x W uint8, 255 on people, soft along their outlines.
+    """
+
+    matte: np.ndarray
+    canvas: np.ndarray
+    rooms: tuple[tuple[int, int], tuple[int, int]]
+    room: tuple[int, int]
+    attributes: np.ndarray
+    surround: Surround
+    code: FaceCode
+    shaped: np.ndarray
+    hair: np.ndarray
+    ring: np.ndarray
+    image: np.ndarray
+    alpha: np.ndarray
+
+    @cached_property
+    def finer(self) -> np.ndarray:
+        """The picture, `twice_as_fine`."""
+        return twice_as_fine(self.image)
+
+    @cached_property
+    def finer_cut_out(self) -> np.ndarray:
+        """The people alone, with their alpha, `twice_as_fine`."""
+        return twice_as_fine(np.dstack([foreground(self.image, self.alpha), self.alpha]))
