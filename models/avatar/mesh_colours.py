@@ -121,17 +121,16 @@ def gather(image, depth, projected, facing, triangles, owner, barycentric, toler
             colour[s, k] = np.uint8((1 - fy) * top + fy * bottom + 0.5)
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True)
 def look_up(offset, segments, wa, wb):
     """Three entries of `index` around barycentrics (wa, wb, .) of a triangle, and their weights."""
-    # numba makes doubles of a float32 and an integer, and then of all that follows
+    # numba makes doubles of a float32 and an integer, and looks whether an index is negative unless its type can't be
     u, v, one = wa * np.float32(segments), wb * np.float32(segments), np.float32(1)
     i, j = min(int(u), segments - 1), min(int(v), segments - 1)
-    if i + j > segments - 1:
-        j = segments - 1 - i
+    j = min(j, segments - 1 - i)
     fu, fv = u - np.float32(i), v - np.float32(j)
-    here = offset + i * (segments + 1) - i * (i - 1) // 2 + j
-    below = offset + (i + 1) * (segments + 1) - (i + 1) * i // 2 + j
+    here = offset + i * (segments + 1) - (i * (i - 1) >> 1) + j
+    below = here + segments + 1 - i
     if fu + fv <= one or i + j >= segments - 1:
-        return here, below, here + 1, one - fu - fv, fu, fv
-    return below + 1, here + 1, below, fu + fv - one, one - fu, one - fv
+        return np.uint64(here), np.uint64(below), np.uint64(here + 1), one - fu - fv, fu, fv
+    return np.uint64(below + 1), np.uint64(here + 1), np.uint64(below), fu + fv - one, one - fu, one - fv

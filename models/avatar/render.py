@@ -30,7 +30,8 @@ class Surface(NamedTuple):
 
     Attributes:
         triangle, barycentric: H x W and H x W x 3, what each pixel sees.
-        triangles: T x 3; facing, opacity: V cosines to the camera, and how opaque the surface is by itself.
+        triangles: T x 3.
+        vertex: V x 2 or more: cosine to the camera, how opaque the surface is by itself, then the light's gain (3) if it has one.
         segments, offset, index: of its `MeshColours`.
         colour: S x 3 sRGB codes.
     """
@@ -38,8 +39,7 @@ class Surface(NamedTuple):
     triangle: np.ndarray
     barycentric: np.ndarray
     triangles: np.ndarray
-    facing: np.ndarray
-    opacity: np.ndarray
+    vertex: np.ndarray
     segments: np.ndarray
     offset: np.ndarray
     index: np.ndarray
@@ -83,20 +83,20 @@ class AvatarRenderer:
             shift, swell = avatar.shift.blend(near).reshape(-1, 3), avatar.swell.blend(near_pose).reshape(-1, 3)
         posed, projected = self.shape.posed(code, camera, shift)
         around, around_projected = posed_shell(avatar.shell, code, camera, swell)
-        seen = rasterise(projected, self.prior.triangles, *size)
-        behind = rasterise(around_projected, avatar.shell.triangles, *size)
+        mesh_vertex = np.column_stack([facing(posed, self.prior.triangles), self.shape.opacity, self.lighting.gain(posed)])
+        shell_vertex = np.column_stack([facing(around, avatar.shell.triangles), avatar.shell.opacity])
+        seen = rasterise(projected, self.prior.triangles, *size, _wanted(self.prior.triangles, mesh_vertex))
+        behind = rasterise(around_projected, avatar.shell.triangles, *size, _wanted(avatar.shell.triangles, shell_vertex))
         with PARALLEL:
             blended = {
                 name: getattr(avatar, name).blend(near if name == "skin" else near_pose, self._room[name]) for name in _BLENDED
             }
-            mesh = _surface(seen, posed, self.prior.triangles, self.shape.opacity, self.colours, blended["skin"].reshape(-1, 3))
-            shell = _surface(
-                behind, around, avatar.shell.triangles, avatar.shell.opacity, avatar.shell_colours, blended["halo"].reshape(-1, 3)
-            )
+            mesh = _surface(seen, self.prior.triangles, mesh_vertex, self.colours, blended["skin"])
+            shell = _surface(behind, avatar.shell.triangles, shell_vertex, avatar.shell_colours, blended["halo"])
             motion = blended["scene_motion"].reshape(*motion_shape(*size), 2)
             change = blended["scene_change"].reshape(size[0] // 2, size[1] // 2, 3)
             out = _scene_picture(self._cut_out if matte else avatar.scene, motion, change, self._grid)
-            _compose(shell, blended["veil"], mesh, self.lighting.gain(posed), out)
+            _compose(shell, blended["veil"], mesh, out)
         return Layers(out, seen, posed, behind, around, around_projected, swell)
 
 
@@ -118,20 +118,32 @@ class Layers(NamedTuple):
     swell: np.ndarray
 
 
-def _surface(seen: Fragments, posed, triangles, opacity, colours: MeshColours, colour: np.ndarray) -> Surface:
+def _surface(seen: Fragments, triangles: np.ndarray, vertex: np.ndarray, colours: MeshColours, colour: np.ndarray) -> Surface:
+    # without a sign: an index that can't be negative is looked up faster
     return Surface(
-        seen.triangle, seen.barycentric, triangles, facing(posed, triangles), opacity, colours.segments, colours.offset,
-        colours.index, colour,
+        seen.triangle, seen.barycentric, triangles.view(np.uint32), vertex, colours.segments, colours.offset,
+        colours.index.view(np.uint32), colour.reshape(-1, 3),
     )  # fmt: skip
 
 
-@njit(inline="always")
-def _opacity(mesh, t, wa, wb, wc, width):
+@njit(cache=True, nogil=True)
+def _wanted(triangles, vertex):
+    """T bool: not those that face away or are clear all over, which is most of a head. `vertex` as of `Surface`."""
+    out = np.empty(triangles.shape[0], np.bool_)
+    for t in range(triangles.shape[0]):
+        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        faces = max(vertex[a, 0], max(vertex[b, 0], vertex[c, 0])) > EDGE
+        out[t] = faces and (vertex[a, 1] > 0 or vertex[b, 1] > 0 or vertex[c, 1] > 0)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _opacity(vertex, a, b, c, wa, wb, wc, width):
     """Of a place on a surface: full where it faces the camera, none at its outline, times its own."""
-    a, b, c = mesh.triangles[t, 0], mesh.triangles[t, 1], mesh.triangles[t, 2]
-    cosine = wa * mesh.facing[a] + wb * mesh.facing[b] + wc * mesh.facing[c]
-    e = min(max((cosine - EDGE) / width, np.float32(0)), np.float32(1))
-    return e * e * (np.float32(3) - np.float32(2) * e) * (wa * mesh.opacity[a] + wb * mesh.opacity[b] + wc * mesh.opacity[c])
+    zero, one, two, three = np.float32(0), np.float32(1), np.float32(2), np.float32(3)
+    cosine = wa * vertex[a, 0] + wb * vertex[b, 0] + wc * vertex[c, 0]
+    e = min(max((cosine - EDGE) / width, zero), one)
+    return e * e * (three - two * e) * (wa * vertex[a, 1] + wb * vertex[b, 1] + wc * vertex[c, 1])
 
 
 def _scene_picture(scene: np.ndarray, motion: np.ndarray, change: np.ndarray, grid: np.ndarray) -> np.ndarray:
@@ -153,62 +165,73 @@ def _scene_picture(scene: np.ndarray, motion: np.ndarray, change: np.ndarray, gr
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _compose(shell, veils, mesh, gain, out):
+def _compose(shell, veils, mesh, out):
     """Shell and mesh over what `out` (H x W x 3 uint8, or x 4 with an alpha that is not multiplied in) shows.
 
     Args:
         shell, mesh: `Surface`s.
         veils: S' float32, the opacity of the shell's samples, 255 is 1.
-        gain: V x 3 float32, of the light on the mesh.
     """
-    zero, one, two, three, most = np.float32(0), np.float32(1), np.float32(2), np.float32(3), np.float32(255)
+    zero, half, one = np.float32(0), np.float32(0.5), np.float32(1)
+    two, three, most, most_opaque = np.float32(2), np.float32(3), np.float32(255), np.float32(0.999)
+    zeroth = np.uint32(0)
     for y in prange(out.shape[0]):
         drawn = out[y]
         mesh_seen, mesh_weights = mesh.triangle[y], mesh.barycentric[y]
         shell_seen, shell_weights = shell.triangle[y], shell.barycentric[y]
         for x in range(drawn.shape[0]):
+            if mesh_seen[x] < 0 and shell_seen[x] < 0:
+                continue
+            t, s = np.uint64(mesh_seen[x]), np.uint64(shell_seen[x])
+            # every name that is used in a later branch has a value first: without one numba 0.68 reads zeros there
             opacity, veil = zero, zero
-            p, q, r, wp, wq, wr = 0, 0, 0, zero, zero, zero
-            a, b, c, wa, wb, wc = 0, 0, 0, zero, zero, zero
-            i, j, k, wi, wj, wk = 0, 0, 0, zero, zero, zero
-            t = mesh_seen[x]
-            if t >= 0:
-                wa, wb, wc = mesh_weights[x, 0], mesh_weights[x, 1], mesh_weights[x, 2]
-                opacity = _opacity(mesh, t, wa, wb, wc, EDGE_WIDTH)
-                p, q, r, wp, wq, wr = look_up(mesh.offset[t], mesh.segments[t], wa, wb)
-                p, q, r = mesh.index[p], mesh.index[q], mesh.index[r]
+            a, b, c, wa, wb, wc = zeroth, zeroth, zeroth, zero, zero, zero
+            i, j, k, wi, wj, wk = zeroth, zeroth, zeroth, zero, zero, zero
+            if mesh_seen[x] >= 0:
                 a, b, c = mesh.triangles[t, 0], mesh.triangles[t, 1], mesh.triangles[t, 2]
-            t = shell_seen[x]
-            if opacity < 0.999 and t >= 0:
-                sa, sb, sc = shell_weights[x, 0], shell_weights[x, 1], shell_weights[x, 2]
-                i, j, k, wi, wj, wk = look_up(shell.offset[t], shell.segments[t], sa, sb)
-                i, j, k = shell.index[i], shell.index[j], shell.index[k]
-                veil = (wi * veils[i] + wj * veils[j] + wk * veils[k]) / most
-                # the regression is unsure where outlines lie: half transparent hair would be a ghost of both
-                veil = min(max((veil - SURE) / (one - two * SURE), zero), one)
-                veil = veil * veil * (three - two * veil)
-                veil *= _opacity(shell, t, sa, sb, sc, SHELL_EDGE_WIDTH)
+                wa, wb, wc = mesh_weights[x, 0], mesh_weights[x, 1], mesh_weights[x, 2]
+                opacity = _opacity(mesh.vertex, a, b, c, wa, wb, wc, EDGE_WIDTH)
+            if shell_seen[x] >= 0 and opacity < most_opaque:
+                d, e, f = shell.triangles[s, 0], shell.triangles[s, 1], shell.triangles[s, 2]
+                wd, we, wf = shell_weights[x, 0], shell_weights[x, 1], shell_weights[x, 2]
+                veil = _opacity(shell.vertex, d, e, f, wd, we, wf, SHELL_EDGE_WIDTH)
+                if veil > zero:
+                    l, m, n, wi, wj, wk = look_up(shell.offset[s], shell.segments[s], wd, we)
+                    i, j, k = shell.index[l], shell.index[m], shell.index[n]
+                    own = (wi * veils[i] + wj * veils[j] + wk * veils[k]) / most
+                    # the regression is unsure where outlines lie: half transparent hair would be a ghost of both
+                    own = min(max((own - SURE) / (one - two * SURE), zero), one)
+                    veil *= own * own * (three - two * own)
             if veil <= zero and opacity <= zero:
                 continue
             if out.shape[2] == 4:  # what lies below counts as far as it is there
-                below = np.float32(drawn[x, 3]) / most
-                under = veil + below * (one - veil)
+                there = np.float32(drawn[x, 3]) / most
+                under = veil + there * (one - veil)
                 both = opacity + under * (one - opacity)
-                drawn[x, 3] = np.uint8(most * both + np.float32(0.5))
+                drawn[x, 3] = np.uint8(most * both + half)
                 if under > zero:
                     veil = veil / under
                 if both > zero:
                     opacity = opacity / both
-            for h in range(3):
-                value = np.float32(drawn[x, h])
-                if veil > zero:
-                    own = wi * shell.colour[i, h] + wj * shell.colour[j, h] + wk * shell.colour[k, h]
-                    value += veil * (own - value)
-                if opacity > zero:
-                    own = wp * mesh.colour[p, h] + wq * mesh.colour[q, h] + wr * mesh.colour[r, h]
-                    own *= wa * gain[a, h] + wb * gain[b, h] + wc * gain[c, h]
-                    value += opacity * (own - value)
-                drawn[x, h] = np.uint8(min(max(value, zero), most) + np.float32(0.5))
+            red, green, blue = np.float32(drawn[x, 0]), np.float32(drawn[x, 1]), np.float32(drawn[x, 2])
+            if veil > zero:
+                halo = shell.colour
+                red += veil * (wi * halo[i, 0] + wj * halo[j, 0] + wk * halo[k, 0] - red)
+                green += veil * (wi * halo[i, 1] + wj * halo[j, 1] + wk * halo[k, 1] - green)
+                blue += veil * (wi * halo[i, 2] + wj * halo[j, 2] + wk * halo[k, 2] - blue)
+            if opacity > zero:
+                l, m, n, wp, wq, wr = look_up(mesh.offset[t], mesh.segments[t], wa, wb)
+                p, q, r = mesh.index[l], mesh.index[m], mesh.index[n]
+                skin, light = mesh.colour, mesh.vertex
+                lit_red = wa * light[a, 2] + wb * light[b, 2] + wc * light[c, 2]
+                red += opacity * (lit_red * (wp * skin[p, 0] + wq * skin[q, 0] + wr * skin[r, 0]) - red)
+                lit_green = wa * light[a, 3] + wb * light[b, 3] + wc * light[c, 3]
+                green += opacity * (lit_green * (wp * skin[p, 1] + wq * skin[q, 1] + wr * skin[r, 1]) - green)
+                lit = wa * light[a, 4] + wb * light[b, 4] + wc * light[c, 4]
+                blue += opacity * (lit * (wp * skin[p, 2] + wq * skin[q, 2] + wr * skin[r, 2]) - blue)
+            drawn[x, 0] = np.uint8(min(max(red, zero), most) + half)
+            drawn[x, 1] = np.uint8(min(max(green, zero), most) + half)
+            drawn[x, 2] = np.uint8(min(max(blue, zero), most) + half)
 
 
 def draw_mesh(image: np.ndarray, seen: Fragments, triangles: np.ndarray, colours: MeshColours, skin: np.ndarray) -> np.ndarray:

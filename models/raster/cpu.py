@@ -11,11 +11,12 @@ from models.raster import Fragments
 
 # where no OpenMP is installed numba falls back to a pool of threads that ends the process when two callers meet in it
 PARALLEL = Lock()
+_ALL = np.empty(0, bool)
 _ON_EDGE = np.float32(1e-4)  # pixels: what rounding makes of a centre that lies on an edge
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _fill(points, triangles, cull, bands, triangle_out, bary_out, depth_out):
+def _fill(points, triangles, wanted, bands, triangle_out, bary_out, depth_out):
     height, width = triangle_out.shape
     count = triangles.shape[0]
     rows = np.empty((count, 2), np.int32)  # first and last of each triangle, found once for all bands
@@ -25,6 +26,8 @@ def _fill(points, triangles, cull, bands, triangle_out, bary_out, depth_out):
         rows[t, 0] = max(0, int(np.ceil(min(ay, min(by, cy)) - np.float32(0.5))))
         rows[t, 1] = min(height - 1, int(np.floor(max(ay, max(by, cy)) - np.float32(0.5))))
         if points[a, 2] <= 1e-6 or points[b, 2] <= 1e-6 or points[c, 2] <= 1e-6:  # behind the camera: never wrapped around
+            rows[t, 1] = -1
+        if wanted.shape[0] > 0 and not wanted[t]:
             rows[t, 1] = -1
     for band in prange(bands):
         first, last = height * band // bands, height * (band + 1) // bands
@@ -42,7 +45,7 @@ def _fill(points, triangles, cull, bands, triangle_out, bary_out, depth_out):
                 continue
             ay, by, cy = points[a, 1], points[b, 1], points[c, 1]
             area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-            if area == 0.0 or (cull and area < 0.0):
+            if area == 0.0:
                 continue
             scale = np.float32(1.0) / area
             # both weights and 1/z are linear in x and y, so a step to the right or down is an addition
@@ -137,21 +140,24 @@ def _interpolate(triangle, barycentric, triangles, attributes, out):
                 out[y, x, k] = wa * attributes[a, k] + wb * attributes[b, k] + wc * attributes[c, k]
 
 
-def rasterise(points: np.ndarray, triangles: np.ndarray, height: int, width: int, cull: bool = False) -> Fragments:
+def rasterise(
+    points: np.ndarray, triangles: np.ndarray, height: int, width: int, wanted: np.ndarray | None = None
+) -> Fragments:  # fmt: skip
     """Returns what each pixel centre sees of a triangle mesh.
 
     Args:
         points: V x 3 float32: x, y in pixels (pixel centres at half-integers), z camera depth in any unit, > 0. A triangle
             with a corner at or behind the camera is dropped.
         triangles: T x 3 int32.
-        cull: leave out triangles that turn clockwise in the picture's y-down axes into view from behind.
+        wanted: T bool, triangles that are drawn at all; all where None.
     """
     triangle = np.empty((height, width), np.int32)
     barycentric = np.empty((height, width, 3), np.float32)
     depth = np.empty((height, width), np.float32)
     points, triangles = np.ascontiguousarray(points, np.float32), np.ascontiguousarray(triangles, np.int32)
+    wanted = _ALL if wanted is None else wanted
     with PARALLEL:
-        _fill(points, triangles, cull, 2 * get_num_threads(), triangle, barycentric, depth)
+        _fill(points, triangles, wanted, 2 * get_num_threads(), triangle, barycentric, depth)
     return Fragments(triangle, barycentric, depth)
 
 

@@ -233,6 +233,15 @@ def test_layers_lie_over_each_other(prior, avatar):
     assert np.abs(picture[int(top[1]) + 3, int(top[0])] - 40).max() < 25  # hair
 
 
+def test_what_is_left_out_is_not_missed(prior, avatar, monkeypatch):
+    """The sides of head and shell that nobody sees are not drawn, which is to change nothing."""
+    renderer = AvatarRenderer(avatar, prior)
+    lean = [renderer.render(code).astype(int) for code in codes_of(6)]
+    monkeypatch.setattr("models.avatar.render._wanted", lambda triangles, vertex: None)
+    for code, picture in zip(codes_of(6), lean):
+        assert (np.abs(renderer.render(code) - picture).max(-1) > 0).mean() < 1e-3  # pixels of an outline
+
+
 def test_light_is_the_surfaces_own_in_the_middle_and_bounded_elsewhere(prior, avatar):
     strong = 40 * avatar.light
     shape = AvatarHead(prior, avatar.person, avatar.lift)

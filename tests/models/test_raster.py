@@ -71,6 +71,15 @@ def test_what_is_behind_the_camera_is_dropped():
     assert (rasterise(corners, np.array([[0, 1, 2]], np.int32), 64, 64).triangle == -1).all()
 
 
+def test_triangles_that_are_not_wanted_hide_nothing():
+    vertices, triangles = soup(3)
+    wanted = np.random.default_rng(3).random(len(triangles)) < 0.5
+    some = rasterise(vertices, triangles, 80, 96, wanted)
+    alone = rasterise(vertices, triangles[wanted], 80, 96)
+    assert (some.depth == alone.depth).all() and wanted[some.triangle[some.triangle >= 0]].all()
+    assert (np.flatnonzero(wanted)[alone.triangle] == some.triangle)[alone.triangle >= 0].all()
+
+
 def test_the_oracles_interpolation_has_right_gradients():
     vertices, triangles = soup(9, 12, 24)
     triangle, barycentric, _ = by_oracle(vertices, triangles, 24, 24, torch.float64)
