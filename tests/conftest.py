@@ -55,6 +55,48 @@ def media() -> Path:
     return Path(os.environ["UNDERSTUDY_MEDIA"])
 
 
+def by_shapes_alone(draw, arrays):
+    """What `draw` makes of tensors that have a shape but no values: what would look at a value, and so wait for a GPU, fails."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        return draw(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
+
+
+@pytest.fixture
+def captured(monkeypatch):
+    """Takes a module's name and a function that draws through it; returns the drawing that a GPU would record, and its arrays.
+
+    The module's rasteriser is told to see nothing from then on: what it does on a GPU is for its kernels' own tests.
+    """
+    import torch
+
+    from models.raster.differentiable import Hits
+
+    def capture(module: str, draw):
+        taken = []
+
+        class Recorder:
+            def __init__(self, drawing, arrays, device):
+                taken.extend((drawing, arrays))
+
+            def picture(self, *arrays):
+                return None
+
+        def rasterise(points, triangles, height, width):
+            size = len(points), height, width
+            return Hits(torch.zeros(size, dtype=torch.int32), torch.zeros(*size, 3), torch.zeros(size))
+
+        monkeypatch.setattr(f"{module}.Replay", Recorder)
+        monkeypatch.setattr(f"{module}.rasterise", rasterise)
+        monkeypatch.setattr(f"{module}.interpolate", lambda hits, _, values: torch.zeros(*hits.triangle.shape, values.shape[-1]))
+        draw()
+        return taken
+
+    return capture
+
+
 def expression(**values: float) -> np.ndarray:
     """52 values by name."""
     out = np.zeros(52)

@@ -6,6 +6,8 @@ so that on CUDA one graph is captured and replayed. Sums run in a fixed order: t
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -22,9 +24,7 @@ from models.code import Camera, FaceCode
 from models.matting import foreground
 from models.prior.face import LEFT_EYE, RIGHT_EYE, AnnyPrior
 from models.raster.differentiable import interpolate, rasterise
-
-_NUMBERS = 69  # expression 52, gaze 4, rotation 9, translation 3, focal length
-_WARM_UPS = 3  # runs before a graph is captured
+from models.replay import Replay
 
 
 class TorchAvatarRenderer:
@@ -52,14 +52,8 @@ class TorchAvatarRenderer:
         columns, rows = np.arange(avatar.width, dtype=np.float32), np.arange(avatar.height, dtype=np.float32)
         self._grid = send(np.stack(np.meshgrid(columns, rows), -1))
         self._to_sides = send(np.float32([2 / avatar.width, 2 / avatar.height]))
-        self._numbers = torch.zeros(_NUMBERS, dtype=torch.float64, device=self.device)
-        # what comes from the processor and goes back to it: pages that stay in place, and streams of their own
-        self._sent, self._got = torch.zeros(_NUMBERS, dtype=torch.float64), {}
-        if self.device.type == "cuda":
-            self._sent = self._sent.pin_memory()
-            self._upload, self._download = torch.cuda.Stream(self.device), torch.cuda.Stream(self.device)
         self._cut_out: Tensor | None = None
-        self._graphs: dict[bool, tuple[torch.cuda.CUDAGraph, Tensor]] = {}  # and what they draw into, without and with a matte
+        self._replays: dict[bool, Replay] = {}  # without and with a matte
 
     def _send(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
@@ -68,62 +62,34 @@ class TorchAvatarRenderer:
         """As `AvatarRenderer.set_alpha`."""
         cut_out = np.dstack([foreground(self.avatar.scene, alpha), alpha])
         self._cut_out = self._send(cut_out).float().permute(2, 0, 1)[None]
-        self._graphs.pop(True, None)
+        self._replays.pop(True, None)
 
     def render(self, code: FaceCode, camera: Camera | None = None, matte: bool = False) -> np.ndarray:
         """As `AvatarRenderer.render`."""
-        drawn = self.draw(code, camera, matte)
-        if self.device.type != "cuda":
-            return drawn.numpy()
-        if matte not in self._got:
-            self._got[matte] = torch.empty(drawn.shape, dtype=drawn.dtype).pin_memory()
-        self._download.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self._download):
-            self._got[matte].copy_(drawn, non_blocking=True)
-        self._download.synchronize()
-        return self._got[matte].numpy().copy()
+        numbers = self._numbers(code, camera)
+        return self._replay(matte, numbers).picture(numbers)
 
-    @torch.inference_mode()
     def draw(self, code: FaceCode, camera: Camera | None = None, matte: bool = False) -> Tensor:
         """H x W x 3 (with a matte x 4) uint8 sRGB on the device; on CUDA it holds until the next call.
 
         Use from one thread: whoever draws owns the device's part of it.
         """
+        numbers = self._numbers(code, camera)
+        return self._replay(matte, numbers).draw(numbers)
+
+    def _numbers(self, code: FaceCode, camera: Camera | None) -> np.ndarray:
+        """69 float64: expression 52, gaze 4, rotation 9, translation 3, focal length."""
         camera = camera or self.avatar.person.camera
         code = self.avatar.space.drawn_in(code)
-        numbers = [code.expression, code.gaze.ravel(), code.rotation.ravel(), code.translation, [camera.focal]]
-        if self.device.type == "cuda":
-            self._upload.synchronize()  # the ones before are over there
-        self._sent.numpy()[:] = np.concatenate(numbers)
-        if self.device.type != "cuda":
-            self._numbers.copy_(self._sent)
-            return self._drawn(matte)
-        current = torch.cuda.current_stream(self.device)
-        self._upload.wait_stream(current)
-        with torch.cuda.stream(self._upload):
-            self._numbers.copy_(self._sent, non_blocking=True)
-        current.wait_stream(self._upload)
-        if matte not in self._graphs:
-            self._graphs[matte] = self._captured(matte)
-        graph, out = self._graphs[matte]
-        graph.replay()
-        return out
+        return np.concatenate([code.expression, code.gaze.ravel(), code.rotation.ravel(), code.translation, [camera.focal]])
 
-    def _captured(self, matte: bool) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        """The drawing, recorded; what it runs on is compiled and chosen by then."""
-        aside = torch.cuda.Stream(self.device)
-        aside.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(aside):
-            for _ in range(_WARM_UPS):
-                self._drawn(matte)
-        torch.cuda.current_stream(self.device).wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            out = self._drawn(matte)
-        return graph, out
+    def _replay(self, matte: bool, numbers: np.ndarray) -> Replay:
+        if matte not in self._replays:
+            self._replays[matte] = Replay(partial(self._drawn, matte), [numbers], self.device)
+        return self._replays[matte]
 
-    def _drawn(self, matte: bool) -> Tensor:
-        expression, gaze, rotation, translation, focal = self._numbers.split([52, 4, 9, 3, 1])
+    def _drawn(self, matte: bool, numbers: Tensor) -> Tensor:
+        expression, gaze, rotation, translation, focal = numbers.split([52, 4, 9, 3, 1])
         near, near_pose = self._place(expression, gaze, rotation.view(3, 3), translation)
         blended = {name: layer(near if name in _OF_CODE else near_pose) for name, layer in self._layers.items()}
         turn, move = rotation.view(3, 3).float(), translation.float()

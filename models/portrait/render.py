@@ -32,6 +32,8 @@ from models.prior.face import LEFT_EYE, RIGHT_EYE
 from models.raster import Fragments
 from models.raster.cpu import PARALLEL, rasterise
 
+FINER = 2  # samples a side in eyes and mouth
+FINE_MOST = 40_000  # pixels a box: larger faces show no crawling worth the time
 _HIDDEN = 0.004  # metres behind what the picture shows from which a vertex counts as hidden
 _SKIN_ALBEDO = 0.33  # mean linear albedo the mouth's colours are given against
 _BALL_SWELL = 1.10
@@ -40,8 +42,6 @@ _OPEN = (0.07, 0.18)  # of the mouth's width: below, what shows between the lips
 _TURN = np.radians((6.0, 16.0))  # turns between which the head's hidden sides are brought in
 _OWN, _OWN_WEIGHT, _OPACITY, _UNDER, _SLOTS = slice(0, 3), 3, 4, 5, 6  # columns of the attributes
 _JAWS = (4, 5)
-_FINER = 2  # samples a side in eyes and mouth
-_FINE_MOST = 40_000  # pixels a box: larger faces show no crawling worth the time
 _EYE_SHADE = 0.45  # of the light that lids and corners keep from an eyeball
 
 
@@ -272,34 +272,19 @@ class Portrait:
         if mouths and view.room[0]:
             attributes, canvas = self._lend(view, attributes, mouths)
         knots = view.surround.knots(shaped - view.shaped, view.code, code, source_camera, camera)
-        if self._shader is not None:
-            return self._render_on_device(view, canvas, projected, triangles, attributes, knots, matte)
-        motion = view.surround.motion(knots)
         boxes = self._fine_boxes(projected, width, height)
+        if self._shader is not None:
+            return self._shader.draw(view, canvas, projected, triangles, attributes, knots, boxes, matte)
+        motion = view.surround.motion(knots)
         sheet = view.finer_cut_out if matte else view.finer
         out = _drawn(view, sheet, canvas, projected, triangles, attributes, motion, (0, 0, 1), boxes)
         for left, top, right, bottom in boxes:
             size = right - left, bottom - top
-            closer = (projected - np.array([left, top, 0], np.float32)) * np.array([_FINER, _FINER, 1], np.float32)
-            part = cv2.resize(motion[top:bottom, left:right], None, fx=_FINER, fy=_FINER, interpolation=cv2.INTER_LINEAR)
-            fine = _drawn(view, sheet, canvas, closer, triangles, attributes, part, (left, top, _FINER))
+            closer = (projected - np.array([left, top, 0], np.float32)) * np.array([FINER, FINER, 1], np.float32)
+            part = cv2.resize(motion[top:bottom, left:right], None, fx=FINER, fy=FINER, interpolation=cv2.INTER_LINEAR)
+            fine = _drawn(view, sheet, canvas, closer, triangles, attributes, part, (left, top, FINER))
             out[top:bottom, left:right] = cv2.resize(fine, size, interpolation=cv2.INTER_AREA)
         return out
-
-    def _render_on_device(self, view: View, canvas, projected, triangles, attributes, knots, matte: bool) -> np.ndarray:
-        """What `render` does from the knots on, by torch."""
-        from models.portrait.shade_torch import resized
-
-        shader, height, width = self._shader, *view.matte.shape
-        motion = shader.motion(view.surround, knots)
-        out = shader.draw(view, canvas, projected, triangles, attributes, motion, (0, 0, 1), matte)
-        for left, top, right, bottom in self._fine_boxes(projected, width, height):
-            closer = (projected - np.array([left, top, 0], np.float32)) * np.array([_FINER, _FINER, 1], np.float32)
-            part = resized(motion[top:bottom, left:right], _FINER * (bottom - top), _FINER * (right - left))
-            fine = shader.draw(view, canvas, closer, triangles, attributes, part, (left, top, _FINER), matte).float()
-            cells = fine.view(bottom - top, _FINER, right - left, _FINER, -1).mean((1, 3))
-            out[top:bottom, left:right] = (cells + 0.5).to(out.dtype)
-        return out.cpu().numpy()
 
     def _fine_boxes(self, projected: np.ndarray, width: int, height: int) -> list[tuple[int, int, int, int]]:
         """(left, top, right, bottom) of eyes and mouth, whose rims are drawn finer and averaged so that they don't crawl."""
@@ -308,7 +293,7 @@ class Portrait:
             low, high = projected[part, :2].min(0) - 3, projected[part, :2].max(0) + 3
             left, top = np.clip(np.floor(low), 0, (width, height)).astype(int)
             right, bottom = np.clip(np.ceil(high), 0, (width, height)).astype(int)
-            if right - left >= 2 and bottom - top >= 2 and (right - left) * (bottom - top) <= _FINE_MOST:
+            if right - left >= 2 and bottom - top >= 2 and (right - left) * (bottom - top) <= FINE_MOST:
                 boxes.append((left, top, right, bottom))
         return boxes
 

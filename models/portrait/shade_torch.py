@@ -1,11 +1,13 @@
-"""`models.portrait.shade` and the sheet's motion in plain torch: the oracle of the CPU's version, and the CUDA path.
+"""A portrait's drawing in plain torch: the oracle of the CPU's version, and the CUDA path.
 
-Nothing is compiled on the user's machine. A view's pictures are sent to the device once and kept while the view lives.
+Nothing is compiled on the user's machine. A view's pictures are sent to the device once and kept while the view lives. Every
+pixel is shaded, also where no head is, so that shapes never change and on CUDA one graph can be replayed.
 """
 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,9 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.colour import DECODE, ENCODE
-from models.raster.oracle import interpolate, rasterise
+from models.portrait.render import FINE_MOST, FINER
+from models.raster.differentiable import interpolate, rasterise
+from models.replay import Replay
 
 _LITTLE = 1e-3
+_BOXES = 2  # at most
 
 
 def catmull_rom(canvas: Tensor, position: Tensor, height: int, width: int) -> Tensor:
@@ -49,19 +54,18 @@ def draw_sheet(finer: Tensor, look: Tensor) -> Tensor:
 
 
 def shade(
-    canvas: Tensor, finer: Tensor, motion: Tensor, place: tuple[float, float, float], matte: Tensor, triangle: Tensor,
-    barycentric: Tensor, triangles: Tensor, attributes: Tensor, decode: Tensor, encode: Tensor,
-) -> Tensor:  # fmt: skip
-    """H x W x C uint8 sRGB, sheet and head; arguments as `models.portrait.shade` describes them."""
-    height, width = triangle.shape
+    canvas: Tensor, finer: Tensor, look: Tensor, matte: Tensor, there: Tensor, a: Tensor, decode: Tensor, encode: Tensor
+) -> Tensor:
+    """N x C uint8 sRGB, sheet and head, of N pixels; arguments as `models.portrait.shade` describes them, but:
+
+    Args:
+        look: N x 2, where in the plate the sheet shows what each pixel sees.
+        there: N bool, where the head is; a: N x (6 + 3 n), what it carries there.
+    """
     tall, wide = matte.shape
-    look = (grid(height, width, canvas.device) / place[2] + motion).reshape(-1, 2)
-    look = look + torch.tensor(place[:2], dtype=look.dtype, device=look.device)
     out = draw_sheet(finer, look)
-    hit = (triangle.reshape(-1) >= 0).nonzero()[:, 0]
-    a = interpolate(triangle, barycentric, triangles, attributes).reshape(height * width, -1)[hit]
     opacity = a[:, 4].clamp(max=1)
-    mx, my = look[hit, 0].long().clamp(0, wide - 1), look[hit, 1].long().clamp(0, tall - 1)
+    mx, my = look[:, 0].long().clamp(0, wide - 1), look[:, 1].long().clamp(0, tall - 1)
     behind = a[:, 5].clamp(max=1) * (1 - matte[my, mx].float() / 255)
     opacity = torch.where((a[:, 5] > _LITTLE) & (opacity < 1), opacity + (1 - opacity) * behind, opacity)
     colour, total = torch.zeros_like(a[:, :3]), torch.zeros_like(a[:, :1])
@@ -76,13 +80,11 @@ def shade(
     share = torch.where(opacity < 0.996, opacity, 1)[:, None]
     rest, both = 1 - share, torch.ones_like(share)
     if out.shape[1] == 4:
-        rest = rest * out[hit, 3:].float() / 255
+        rest = rest * out[:, 3:].float() / 255
         both = share + rest
-    mixed = (share * colour + rest * decode[out[hit, :3].long()]) / both.clamp(min=_LITTLE)
+    mixed = (share * colour + rest * decode[out[:, :3].long()]) / both.clamp(min=_LITTLE)
     drawn = torch.cat([encode[(mixed.clamp(0, 65535) + 0.5).long()], (255 * both + 0.5).to(torch.uint8)], 1)
-    shown = opacity > 0.004
-    out[hit[shown]] = drawn[shown, : out.shape[1]]
-    return out.view(height, width, -1)
+    return torch.where((there & (opacity > 0.004))[:, None], drawn[:, : out.shape[1]], out)
 
 
 class TorchShader:
@@ -92,49 +94,111 @@ class TorchShader:
         self.device = torch.device(device)
         self._kept: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
         self._decode, self._encode = self._send(DECODE.astype(np.float32)), self._send(ENCODE)
-        self._constants: dict[int, tuple[np.ndarray, Tensor]] = {}
 
     def _send(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
-    def _constant(self, array: np.ndarray) -> Tensor:
-        """An array that never changes; it is held, so that its id stays its own."""
-        key = id(array)
-        if key not in self._constants:
-            self._constants[key] = array, self._send(array)
-        return self._constants[key][1]
-
-    def motion(self, surround, knots: np.ndarray) -> Tensor:
-        """H x W x 2, as `Surround.motion`."""
-        height, width = surround.shape
-        half = (height + 1) // 2, (width + 1) // 2
-        scale = torch.tensor([half[1] / width, half[0] / height], device=self.device)
-        kept = self._kept.setdefault(surround, {})
-        if not kept:
-            kept.update(rest=self._send(surround.rest), cells=self._send(surround.cells).long(), order=self._send(surround.order))
-        points = torch.cat([self._send(knots) * scale, 1 + 1e-3 * kept["order"][:, None]], 1)
-        triangle, barycentric, _ = rasterise(points, kept["cells"], *half)
-        moved = interpolate(triangle, barycentric, kept["cells"], kept["rest"] - self._send(knots))
-        return resized(moved, height, width)
-
     def draw(
-        self, view, canvas: np.ndarray, projected: np.ndarray, triangles: np.ndarray, attributes: np.ndarray, motion: Tensor,
-        place: tuple[float, float, float], cut_out: bool = False,
-    ) -> Tensor:  # fmt: skip
-        """H x W x 3 uint8 on the device, of the motion's size; with `cut_out` x 4, the people alone."""
+        self, view, canvas: np.ndarray, projected: np.ndarray, triangles: np.ndarray, attributes: np.ndarray, knots: np.ndarray,
+        boxes: Sequence[tuple[int, int, int, int]], cut_out: bool = False,
+    ) -> np.ndarray:  # fmt: skip
+        """H x W x 3 uint8; with `cut_out` x 4, the people alone.
+
+        Args:
+            triangles: one of few arrays that never change.
+            knots: of the view's sheet, where they have moved to.
+            boxes: at most two, (left, top, right, bottom), drawn finer and averaged.
+        """
         kept = self._kept.setdefault(view, {})
-        if not kept:
-            kept.update(canvas=self._send(view.canvas), matte=self._send(view.matte))
+        lent = canvas is not view.canvas
+        key = id(triangles), attributes.shape[1], lent, cut_out
+        corners = np.zeros((_BOXES, 4), np.int64)
+        corners[: len(boxes)] = boxes
+        arrays = [projected.astype(np.float32), attributes.astype(np.float32), knots.astype(np.float32), corners]
+        if lent:
+            (tall, wide), rooms = view.room, view.rooms
+            arrays.append(np.stack([canvas[top : top + tall, left : left + wide] for left, top in rooms]))
+        if key not in kept:  # the triangles are held, so that their id stays their own
+            kept[key] = triangles, Replay(_Drawing(self, view, triangles, cut_out).picture, arrays, self.device)
+        return kept[key][1].picture(*arrays)
+
+    def pictures(self, view, cut_out: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """A view's canvas, matte and sheet on the device."""
+        kept = self._kept.setdefault(view, {})
+        if "canvas" not in kept:
+            kept["canvas"], kept["matte"] = self._send(view.canvas), self._send(view.matte)
         sheet = "finer_cut_out" if cut_out else "finer"
         if sheet not in kept:
             kept[sheet] = self._send(getattr(view, sheet))
-        picture = kept["canvas"] if canvas is view.canvas else self._send(canvas)
-        cells = self._constant(triangles).long()
-        triangle, barycentric, _ = rasterise(self._send(projected.astype(np.float32)), cells, *motion.shape[:2])
-        return shade(
-            picture, kept[sheet], motion, place, kept["matte"], triangle, barycentric, cells, self._send(attributes),
-            self._decode, self._encode,
-        )  # fmt: skip
+        return kept["canvas"], kept["matte"], kept[sheet]
+
+
+class _Drawing:
+    """Everything that stays the same from frame to frame, on the device."""
+
+    def __init__(self, shader: TorchShader, view, triangles: np.ndarray, cut_out: bool):
+        send, sheet = shader._send, view.surround
+        self.canvas, self.matte, self.finer = shader.pictures(view, cut_out)
+        self.decode, self.encode = shader._decode, shader._encode
+        self.triangles, self.rooms, self.room = send(triangles), view.rooms, view.room
+        self.sheet, self.rest, self.depth = send(sheet.cells), send(sheet.rest), 1 + 1e-3 * send(sheet.order)
+        self.height, self.width = sheet.shape
+        self.grid = grid(self.height, self.width, shader.device)
+        half = (self.height + 1) // 2, (self.width + 1) // 2
+        self.half, self.scale = half, send(np.float32([half[1] / self.width, half[0] / self.height]))
+        self.cell = torch.arange(FINE_MOST, device=shader.device)
+        self.twice = send(np.float32([FINER, FINER, 1]))
+
+    def picture(
+        self, projected: Tensor, attributes: Tensor, knots: Tensor, boxes: Tensor, mouths: Tensor | None = None
+    ) -> Tensor:
+        """Arguments as of `TorchShader.draw`; mouths: 2 x h x w x 3, what is in the canvas' rooms."""
+        canvas, size = self.canvas, (self.height, self.width)
+        if mouths is not None:
+            canvas, (tall, wide) = canvas.clone(), self.room
+            for mouth, (left, top) in zip(mouths, self.rooms):
+                canvas[top : top + tall, left : left + wide] = mouth
+        # as `Surround.motion`
+        points = torch.cat([knots * self.scale, self.depth[:, None]], 1)
+        hits = rasterise(points[None], self.sheet, *self.half)
+        motion = resized(interpolate(hits, self.sheet, self.rest - knots)[0], *size)
+        hits = rasterise(projected[None], self.triangles, *size)
+        carried = interpolate(hits, self.triangles, attributes)[0].flatten(0, 1)
+        look = (self.grid + motion).flatten(0, 1)
+        out = self._shade(canvas, look, hits.triangle[0].flatten(), carried)
+        out = torch.cat([out, out[:1]])  # the last is where what no one sees is written
+        closer = rasterise((projected * self.twice)[None], self.triangles, FINER * size[0], FINER * size[1])
+        owners, weights = closer.triangle[0], closer.barycentric[0]
+        for box in boxes:
+            self._refine(out, canvas, motion, owners, weights, attributes, box)
+        return out[:-1].view(*size, -1)
+
+    def _shade(self, canvas: Tensor, look: Tensor, triangle: Tensor, carried: Tensor) -> Tensor:
+        return shade(canvas, self.finer, look, self.matte, triangle >= 0, carried, self.decode, self.encode)
+
+    def _refine(self, out, canvas, motion, owners, weights, attributes, box) -> None:
+        """Draws a box finer and writes its cells' means into `out`; as many cells as of the largest box, whatever its size."""
+        left, top, right, bottom = box
+        wide = (right - left).clamp(min=1)
+        x, y = left + self.cell % wide, top + self.cell // wide
+        inside = (y < bottom) & (x < right)
+        x, y = x.clamp(max=self.width - 1), y.clamp(max=self.height - 1)
+        total = torch.zeros(len(x), out.shape[1], device=out.device)
+        for down in range(FINER):
+            for across in range(FINER):
+                # the motion between its places, held at the box's sides, as cv2.resize does it
+                beside = torch.minimum(torch.maximum(x + 2 * across - 1, left), right - 1).clamp(0, self.width - 1)
+                above = torch.minimum(torch.maximum(y + 2 * down - 1, top), bottom - 1).clamp(0, self.height - 1)
+                moved = 0.75 * (0.75 * motion[y, x] + 0.25 * motion[y, beside])
+                moved = moved + 0.25 * (0.75 * motion[above, x] + 0.25 * motion[above, beside])
+                fx, fy = FINER * x + across, FINER * y + down
+                look = torch.stack([(fx + 0.5) / FINER, (fy + 0.5) / FINER], 1) + moved
+                owner = owners[fy, fx]
+                corners = attributes[self.triangles[owner.clamp(min=0).long()].long()]
+                carried = (corners * weights[fy, fx][..., None]).sum(1)
+                total += self._shade(canvas, look, owner, carried).float()
+        cells = (total / FINER**2 + 0.5).to(out.dtype)
+        out[torch.where(inside, y * self.width + x, len(out) - 1)] = cells
 
 
 def grid(height: int, width: int, device: torch.device) -> Tensor:

@@ -24,7 +24,7 @@ from models.errors import ModelError
 from models.portrait.shade import facing
 from models.prior.face import EXPRESSIONS
 from models.raster.cpu import interpolate, rasterise
-from tests.conftest import expression, turned
+from tests.conftest import by_shapes_alone, expression, turned
 
 QUAD = np.array([[0, 1, 2], [1, 3, 2]], np.int32)
 
@@ -284,6 +284,14 @@ def agree(avatar, prior, device: str) -> None:
 
 def test_torch_draws_what_numba_draws(prior, avatar):
     agree(avatar, prior, "cpu")
+
+
+@pytest.mark.parametrize("matte", [False, True])
+def test_nothing_in_the_torch_drawing_waits_for_the_device(prior, avatar, captured, matte):
+    renderer = TorchAvatarRenderer(avatar, prior, "cpu")
+    renderer.set_alpha(np.full((128, 96), 255, np.uint8))
+    draw, arrays = captured("models.avatar.render_torch", lambda: renderer.render(codes_of(1)[0], matte=matte))
+    assert by_shapes_alone(draw, arrays).shape == (128, 96, 4 if matte else 3)
 
 
 @pytest.mark.cuda

@@ -11,7 +11,7 @@ from models.head import Head, with_look
 from models.portrait.mouth import openness, teeth_texture
 from models.portrait.render import Portrait, content_box
 from models.portrait.shade_torch import TorchShader
-from tests.conftest import Synthetic, expression, turned
+from tests.conftest import Synthetic, by_shapes_alone, expression, turned
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,30 @@ def test_torch_draws_what_numba_draws(sitter, pose):
     slow = other.render(view, target)
     difference = np.abs(fast.astype(int) - slow).max(-1)
     assert (difference > 2).mean() < 1e-3 and difference.mean() < 0.05
+
+
+def test_torch_draws_lent_mouths_as_numba_does(sitter, prior):
+    head, code, picture, matte, portrait, _ = sitter
+    wide = head.code(expression(jawOpen=0.6))
+    mouths = [portrait.mouth(head.picture(target), target) for target in (wide, head.code(expression(jawOpen=0.3)))]
+    room = tuple(np.max([mouth.patch.shape[:2] for mouth in mouths], axis=0))
+    view = portrait.view(picture, code, matte, room=room)
+    other = Portrait(portrait.head, portrait.layer)
+    other._shader = TorchShader("cpu")
+    for lent in ([(mouths[0], 1.0)], [(mouths[0], 0.6), (mouths[1], 0.4)], []):
+        fast, slow = portrait.render(view, wide, mouths=lent), other.render(view, wide, mouths=lent)
+        apart = np.abs(fast.astype(int) - slow).max(-1)
+        assert (apart > 2).mean() < 1e-3 and apart.mean() < 0.05
+
+
+@pytest.mark.parametrize("matte", [False, True])
+def test_nothing_in_the_torch_drawing_waits_for_the_device(sitter, captured, matte):
+    head, _, _, _, portrait, view = sitter
+    other = Portrait(portrait.head, portrait.layer)
+    other._shader = TorchShader("cpu")
+    draw, arrays = captured("models.portrait.shade_torch", lambda: other.render(view, head.code(), matte=matte))
+    drawn = by_shapes_alone(draw, arrays)
+    assert drawn.shape == (*view.matte.shape, 4 if matte else 3)
 
 
 @pytest.mark.cuda
