@@ -13,11 +13,13 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
+import pipeline  # noqa: F401  (sets the threads before numpy's libraries start them)
+
+# isort: split
 import av
 import numpy as np
 from safetensors import safe_open
 
-import pipeline  # noqa: F401  (sets the threads before numpy's libraries start them)
 from capture.face_tracker import FaceTracker
 from capture.frame import Frame
 from capture.media import StillPicture, open_media

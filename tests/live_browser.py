@@ -19,12 +19,14 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
-import av  # isort: split
+import pipeline  # noqa: F401  (sets the threads before numpy's libraries start them)
 
+# isort: split
+import av
+
+# isort: split
 import cv2
 import numpy as np
-
-import pipeline  # noqa: F401  (sets the threads before numpy's libraries start them)
 
 ROOT = Path(__file__).resolve().parents[1]
 BITS, CELL = 12, 20  # a strip at the upper left: a white cell, a black one, the number, its complement's parity
