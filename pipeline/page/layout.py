@@ -225,8 +225,15 @@ def serve(
         )
     keep_few_arenas()
     page = Page(load_prior())
-    return build(page, source).queue(default_concurrency_limit=2, max_size=16).launch(
+    returns = options.pop("prevent_thread_lock", False)
+    blocks = build(page, source).queue(default_concurrency_limit=2, max_size=16)
+    launched = blocks.launch(
         server_name=host, server_port=port, share=False, quiet=True, show_error=True, max_file_size=_UPLOAD, run_history=False,
-        css=CSS, head=HEAD, footer_links=[], ssr_mode=False, theme=gr.themes.Soft(),
+        css=CSS, head=HEAD, footer_links=[], ssr_mode=False, theme=gr.themes.Soft(), prevent_thread_lock=True,
         app_kwargs={"routes": [route(page.expected)]}, auth=("understudy", password) if password else None, **options,
     )  # fmt: skip
+    # of a socket that is opened from now on: what JPEGs have left to squeeze isn't worth the milliseconds
+    blocks.server.config.ws_per_message_deflate = False
+    if not returns:
+        blocks.block_thread()
+    return launched

@@ -225,9 +225,9 @@ def test_a_camera_that_goes_away_is_looked_for_again(page):
     wait_until(lambda: "face seen" in page.inner_text("#live-latency"), 60)
 
 
-def test_a_socket_without_a_ticket_is_closed(page):
+def test_a_socket_without_a_ticket_is_closed_and_none_is_deflated(page):
     asked = "new Promise(done => { const s = new WebSocket('/live/guessed'.replace(/^/, location.origin.replace('http', 'ws')));"
-    assert page.evaluate(asked + " s.onclose = event => done(event.code) })") == 4404
+    assert page.evaluate(asked + " s.onclose = event => done([event.code, s.extensions]) })") == [4404, ""]
 
 
 def test_what_is_shown_live_is_recorded_with_its_performance(page, tmp_path):
