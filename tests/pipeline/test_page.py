@@ -165,9 +165,10 @@ def test_live_starts_follows_the_mouth_and_frees_the_camera(page):
     page.get_by_role("tab", name="Live").click()
     page.click("#live-start")
     wait_until(lambda: "face seen" in page.inner_text("#live-latency"), 90)
-    shown = set()
-    wait_until(lambda: shown.add(page.get_attribute("#live-output img", "src")) or len(shown) > 6, 60)
-    assert all(source.startswith("blob:") for source in shown)  # no frame becomes a file
+    source, shown = lambda: page.get_attribute("#live-output img", "src"), set()
+    wait_until(lambda: source().startswith("blob:"), 20)
+    wait_until(lambda: shown.add(source()) or len(shown) > 6, 60)
+    assert all(address.startswith("blob:") for address in shown)  # no frame becomes a file
     wait_until(lambda: "camera to screen" in page.inner_text("#live-latency"), 20)
     page.evaluate("() => { window.kept = document.querySelector('#live-camera video').srcObject.getTracks() }")
     page.click("#live-stop")
