@@ -178,17 +178,31 @@ def test_live_starts_follows_the_mouth_and_frees_the_camera(page):
     wait_until(lambda: "face seen" in page.inner_text("#live-latency"), 90)
 
 
-def test_a_camera_that_is_refused_is_said(address):
+# no second program can hold the browser's fake camera, so that it is the browser that is told so
+_BUSY = "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('in use', 'NotReadableError') }"
+
+
+@pytest.mark.parametrize(
+    ("camera", "before", "said"),
+    [
+        ([], "", "No camera was found. Plug one in"),
+        (["--use-fake-device-for-media-stream"], "", "The camera was not allowed. Allow it in the browser"),
+        ([], _BUSY, "The camera is busy: another program uses it"),
+    ],
+)
+def test_a_camera_that_gives_no_picture_is_said(address, camera, before, said):
     from playwright.sync_api import sync_playwright
 
-    flags = [flag for flag in FLAGS if "fake" not in flag]  # no camera, and nobody who would allow one
+    flags = [flag for flag in FLAGS if "fake" not in flag]  # nobody allows a camera
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=flags)
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=flags + camera)
         page = browser.new_page()
+        if before:
+            page.add_init_script(before)
         page.goto(address)
         page.get_by_role("tab", name="Live").click()
         page.click("#live-start")
-        wait_until(lambda: "No camera was found" in page.inner_text("#live-latency"), 60)
+        wait_until(lambda: said in page.inner_text("#live-latency"), 60)
         browser.close()
 
 
