@@ -360,6 +360,12 @@ def live(media: Path) -> None:
     engine(media, row, head)
 
 
+def yale(media: Path) -> None:
+    from tests.light_figures import yale as measured
+
+    measured(media, row, head)
+
+
 def live_overload(media: Path) -> None:
     from tests.live_figures import overload
 
@@ -370,7 +376,7 @@ NAMES = {
     "landmarks": landmarks, "self": self_, "jitter": jitter, "lengths": lengths, "odd": odd, "memory": memory, "prior": prior,
     "speed": speed, "cross": cross, "encoder": encoder, "raster": raster,
     "photometric": photometric, "dense": dense, "shape": shape, "avatar": avatar, "avatar-speed": avatar_speed,
-    "avatar-ablations": avatar_ablations, "live": live, "live-overload": live_overload,
+    "avatar-ablations": avatar_ablations, "live": live, "live-overload": live_overload, "yale": yale,
 }  # fmt: skip
 
 if __name__ == "__main__":
