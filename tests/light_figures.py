@@ -1,8 +1,8 @@
 """Relighting against real photographs under known lamps. Used by `tests.figures`.
 
 Extended Yale Face Database B (Georghiades, Belhumeur & Kriegman 2001; Lee, Ho & Kriegman 2005): from the picture under the
-frontal lamp to each other lamp within 60 degrees or little more of the same face. The pictures' values are linear; they are compared in linear
-light over skin, with one free gain a picture.
+frontal lamp to each other lamp within 60 degrees or little more of the same face. The pictures' values are linear; they are
+compared in linear light over skin, with one free gain a picture.
 """
 
 from __future__ import annotations
