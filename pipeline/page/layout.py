@@ -71,7 +71,7 @@ def build(page: Page, source: str | None = None) -> gr.Blocks:
             with gr.Column(scale=1, min_width=200):
                 upload = gr.File(
                     label="Add a photo, video or avatar", file_types=["image", "video", SUFFIX], elem_id="source-upload",
-                    height=150,
+                    height=190,
                 )  # fmt: skip
                 agreed = gr.Checkbox(label="Whoever my files show has agreed", elem_id="consent", container=False)
         with gr.Row():
