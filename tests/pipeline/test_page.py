@@ -161,6 +161,57 @@ def test_a_clip_too_short_to_learn_from_is_refused_in_words(page, performer, tmp
     wait_until(lambda: "short.mp4: too few frames to learn from: 24" in page.inner_text("body"), 60)
 
 
+# what camera and result show, in grey, each 50 ms for some ten seconds
+_WATCH = """
+async () => {
+  const watched = place => {
+    const picture = document.querySelector(place);
+    const pen = new OffscreenCanvas(64, 64).getContext('2d', { willReadFrequently: true });
+    return () => {
+      pen.drawImage(picture, 0, 0, 64, 64); // nothing while a picture is being loaded: the one before stays
+      return [...pen.getImageData(0, 0, 64, 64).data.filter((_, k) => k % 4 === 1)];
+    };
+  };
+  const camera = watched('#live-camera video'), result = watched('#live-output img');
+  const seen = [[], []];
+  for (let k = 0; k < 200; k++) {
+    seen[0].push(camera());
+    seen[1].push(result());
+    await new Promise(done => setTimeout(done, 50));
+  }
+  return seen;
+}
+"""
+
+
+def following(driver: np.ndarray, driven: np.ndarray, late: int) -> float:
+    """How well one's changes are foretold by the other's up to `late` samples before: a correlation, 0 where either stands still.
+
+    What tells two states of the driver (N x P pixels) apart in the driven pictures is learned from the first half of them and
+    looked for in the second; what lasts longer than a second (20 samples) is left out.
+    """
+    away = np.abs(driver - driver[0]).mean(1)
+    state = away > (away.min() + away.max()) / 2
+    driven = np.apply_along_axis(lambda c: c - np.convolve(np.pad(c, 10, "edge"), np.ones(21) / 21, "valid"), 0, driven)
+    half, found = len(state) // 2, [0.0]
+    for lag in range(late + 1):
+        before, after = state[: len(state) - lag], driven[lag:]
+        learned, known = before[:half], after[:half]
+        if 0 < learned.sum() < half and 0 < before[half:].sum() < len(before[half:]):
+            course = after[half:] @ (known[learned].mean(0) - known[~learned].mean(0))
+            found += [np.corrcoef(course, before[half:])[0, 1]] if course.std() > 1e-9 else []
+    return max(found)
+
+
+def test_following_is_found_where_it_is():
+    rng = np.random.default_rng(0)
+    state = np.arange(200) // 10 % 2
+    driver, part = state[:, None] * rng.normal(size=50), rng.normal(size=50)
+    noise = rng.normal(size=(200, 50))
+    assert following(driver, np.roll(state, 4)[:, None] * part + noise, 12) > 0.8
+    assert following(driver, noise, 12) < 0.5 and following(driver, np.ones((200, 50)), 12) == 0
+
+
 def test_live_starts_follows_the_mouth_and_frees_the_camera(page):
     page.get_by_role("tab", name="Live").click()
     page.click("#live-start")
@@ -169,6 +220,9 @@ def test_live_starts_follows_the_mouth_and_frees_the_camera(page):
     wait_until(lambda: source().startswith("blob:"), 20)
     wait_until(lambda: shown.add(source()) or len(shown) > 6, 60)
     assert all(address.startswith("blob:") for address in shown)  # no frame becomes a file
+    # nothing of the camera's changes but its mouth
+    driver, driven = np.array(page.evaluate(_WATCH), float)
+    assert following(driver, driven, 12) > 0.6
     wait_until(lambda: "camera to screen" in page.inner_text("#live-latency"), 20)
     page.evaluate("() => { window.kept = document.querySelector('#live-camera video').srcObject.getTracks() }")
     page.click("#live-stop")
