@@ -1,0 +1,219 @@
+"""The relit picture: what a surface sends back under one light over what it sent back under another, on the picture's own pixels.
+
+Diffuse light is a ratio of irradiances in linear light, so that the picture keeps its albedo, whatever it is. Gloss is taken out
+as the old light's and put in as the new light's: split-sum GGX (Karis 2013) under soft light, GGX (Walter et al. 2007) under lamps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numba import njit, prange
+
+from models.colour import DECODE, ENCODE
+from models.code import FaceCode
+from models.light.lights import Light
+from models.light.transport import NO_SHADOW, Transport, shadow_map, unshadowed
+from models.relight.surface import LitHead, Surface, surface, unit
+from models.raster.cpu import PARALLEL
+
+F0 = 0.028  # of skin, index of refraction 1.4
+ROUGHNESS = 0.5  # of skin: GGX alpha is its square
+BOUNCE = 0.06  # of a face's mean irradiance that comes back to it from hair, clothes and walls
+_MOST_GLOSS = 0.5  # of a pixel that can have been gloss
+_BIAS = 0.003  # metres a shadow starts behind what throws it
+_MOST_GAIN = 12.0  # times as bright as it was: beyond it, there is nothing but noise
+
+
+def brdf_of_environment(cosine: np.ndarray, roughness: float) -> np.ndarray:
+    """Share of soft light from about the mirror direction that gloss sends back (Karis 2014, the polynomial for phones)."""
+    a, b, c, d = 1 - roughness, 0.0425 - 0.0275 * roughness, 1.04 - 0.572 * roughness, 0.022 * roughness - 0.04
+    x = np.minimum(a * a, 2.0 ** (-9.28 * cosine)) * a + b
+    return np.maximum(F0 * (-1.04 * x + c) + (1.04 * x + d), 0)
+
+
+@njit(parallel=True, cache=True, nogil=True, fastmath=True)
+def _add_lamp(normal, position, colour, direction, place, near, depth, axes, centre, reach, alpha, bias, diffuse, gloss):
+    """Adds one lamp to diffuse and gloss (H x W x 3)."""
+    height, width = normal.shape[:2]
+    a2 = alpha * alpha
+    for y in prange(height):
+        for x in range(width):
+            nx, ny, nz = normal[y, x, 0], normal[y, x, 1], normal[y, x, 2]
+            px, py, pz = position[y, x, 0], position[y, x, 1], position[y, x, 2]
+            lx, ly, lz, strength = direction[0], direction[1], direction[2], np.float32(1)
+            if near:
+                lx, ly, lz = place[0] - px, place[1] - py, place[2] - pz
+                square = lx * lx + ly * ly + lz * lz + np.float32(1e-6)
+                length = np.sqrt(square)
+                lx, ly, lz = lx / length, ly / length, lz / length
+                strength = np.float32(1) / max(square, np.float32(1e-3))
+            cosine = nx * lx + ny * ly + nz * lz
+            if cosine <= 0:
+                continue
+            seen = unshadowed(depth, axes, centre, near, reach, px + bias * nx, py + bias * ny, pz + bias * nz, bias)
+            if seen <= 0:
+                continue
+            lit = cosine * seen * strength
+            far = np.sqrt(px * px + py * py + pz * pz) + np.float32(1e-9)
+            vx, vy, vz = -px / far, -py / far, -pz / far
+            hx, hy, hz = lx + vx, ly + vy, lz + vz
+            length = np.sqrt(hx * hx + hy * hy + hz * hz) + np.float32(1e-9)
+            nh = max((nx * hx + ny * hy + nz * hz) / length, np.float32(0))
+            vh = max((vx * hx + vy * hy + vz * hz) / length, np.float32(0))
+            nv = max(nx * vx + ny * vy + nz * vz, np.float32(0.05))
+            flat = nh * nh * (a2 - np.float32(1)) + np.float32(1)
+            spread = a2 / (flat * flat)  # times pi
+            k = alpha * np.float32(0.5)
+            hidden = np.float32(1) / ((cosine * (1 - k) + k) * (nv * (1 - k) + k))
+            fresnel = np.float32(F0) + np.float32(1 - F0) * (1 - vh) ** 5
+            shine = spread * hidden * fresnel * np.float32(0.25) * lit
+            for c in range(3):
+                diffuse[y, x, c] += colour[c] * lit
+                gloss[y, x, c] += colour[c] * shine
+
+
+@dataclass(frozen=True)
+class Shaded:
+    """H x W x 3 each, linear: what a white surface sends back, and what gloss does."""
+
+    diffuse: np.ndarray
+    gloss: np.ndarray
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a picture changes: linear pixel -> (pixel - was) * ratio + becomes.
+
+    Attributes:
+        ratio, was, becomes: H x W x 3 float32.
+    """
+
+    ratio: np.ndarray
+    was: np.ndarray
+    becomes: np.ndarray
+
+
+class Shader:
+    """Shades one person's head under any light."""
+
+    def __init__(self, lit: LitHead, transport: Transport | None = None):
+        """Args:
+        transport: None works it out, in half a second.
+        """
+        self.lit = lit
+        self.glossiness = 1.0  #: factor on all gloss
+        self.transport = transport or Transport.of(lit.head.neutral, lit.outside)
+
+    def __call__(
+        self, code: FaceCode, matte: np.ndarray, lights: list[Light], height: int, width: int
+    ) -> list[Shaded]:  # fmt: skip
+        """What each of the `lights` makes of one frame, H x W.
+
+        Args:
+            matte: h x w in [0, 1], 1 on people.
+        """
+        posed = self.lit.head.posed(code)
+        normals = self.lit.normals(posed)
+        rotation = code.rotation.astype(np.float32)
+        own = normals @ rotation  # in the head's frame
+        there = self.transport.directions @ rotation.T
+        view = unit(-posed)
+        cosine = (normals * view).sum(1)
+        mirrored = 2 * cosine[:, None] * normals - view
+        share = brdf_of_environment(np.maximum(cosine, 0.05), ROUGHNESS)
+        values, openness = [], None
+        for light in lights:
+            diffuse, openness = self.transport.gathered(own, light.around(there))
+            values += [diffuse, light.reflected(mirrored) * (share * openness)[:, None]]
+        seen = surface(self.lit, posed, normals, openness, np.concatenate(values, 1), matte, height, width)
+        centre = posed[self.lit.prior.part == 0].mean(0).astype(np.float64)
+        front = unit(normals[self._facing(cosine)].mean(0)) if (cosine > 0.3).any() else np.array([0.0, 0, -1])
+        return [self._finished(seen, k, light, posed, centre, front) for k, light in enumerate(lights)]
+
+    @staticmethod
+    def _facing(cosine: np.ndarray) -> np.ndarray:
+        return cosine > 0.3
+
+    def _finished(self, seen: Surface, k: int, light: Light, posed: np.ndarray, centre: np.ndarray, front: np.ndarray) -> Shaded:
+        height, width = seen.head.shape
+        around = cv2.resize((light.shaded(seen.around_normal) * seen.around_open).astype(np.float32), (width, height))
+        head = seen.head[..., None]
+        diffuse = head * seen.values[..., 6 * k : 6 * k + 3] + (1 - head) * around
+        gloss = head * seen.values[..., 6 * k + 3 : 6 * k + 6]
+        bounce = BOUNCE * light.shaded(front[None])[0]
+        if light.lamps:
+            shine = np.zeros_like(diffuse)
+            for lamp in (sample for one in light.lamps for sample in one.samples()):
+                bounce = bounce + BOUNCE * _facing_share(lamp, front) * lamp.colour
+                self._add(lamp, seen, posed, centre, diffuse, shine)
+            gloss += head * shine
+        diffuse += bounce.astype(np.float32)
+        return Shaded(diffuse, gloss * np.float32(self.glossiness))
+
+    def _add(self, lamp, seen: Surface, posed: np.ndarray, centre: np.ndarray, diffuse: np.ndarray, gloss: np.ndarray) -> None:
+        shadow = shadow_map(lamp, posed, self.lit.outside, centre) if lamp.shadows else NO_SHADOW
+        f = lambda value: np.ascontiguousarray(value, np.float32)
+        near = lamp.position is not None
+        nothing = np.zeros(3)
+        with PARALLEL:
+            _add_lamp(
+                f(seen.normal), f(seen.position), f(lamp.colour), f(nothing if near else lamp.direction),
+                f(centre + lamp.position if near else nothing), near, shadow.depth, f(shadow.axes), f(shadow.centre),
+                np.float32(shadow.reach), np.float32(ROUGHNESS**2), np.float32(_BIAS), diffuse, gloss,
+            )  # fmt: skip
+
+
+def _facing_share(lamp, front: np.ndarray) -> float:
+    if lamp.direction is not None:
+        return float(max(lamp.direction @ front, 0))
+    away = float(np.linalg.norm(lamp.position))
+    return float(max(lamp.position @ front, 0)) / max(away, 0.05) ** 3
+
+
+def change(before: Shaded, after: Shaded) -> Change:
+    """From how a surface was lit to how it is to be lit; nothing changes where both are the same."""
+    floor = np.float32(0.02) * max(float(before.diffuse.mean()), 1e-6)
+    ratio = np.minimum(after.diffuse / np.maximum(before.diffuse, floor), np.float32(_MOST_GAIN))
+    return Change(ratio.astype(np.float32), before.gloss, after.gloss)
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def _applied(image, ratio, was, becomes, alpha, decode, encode, out):
+    height, width = image.shape[:2]
+    for y in prange(height):
+        for x in range(width):
+            a = alpha[y, x]
+            if a <= 0:
+                for c in range(3):
+                    out[y, x, c] = image[y, x, c]
+                continue
+            for c in range(3):
+                pixel = np.float32(decode[image[y, x, c]]) * np.float32(1 / 65535)
+                gone = was[y, x, c]
+                kept = np.float32(1)
+                if gone > np.float32(_MOST_GLOSS) * pixel:
+                    kept = np.float32(_MOST_GLOSS) * pixel / max(gone, np.float32(1e-9))
+                    gone = gone * kept
+                lit = (pixel - gone) * ratio[y, x, c] + becomes[y, x, c] * kept
+                lit = pixel + a * (lit - pixel)
+                lit = min(max(lit, np.float32(0)), np.float32(1))
+                out[y, x, c] = encode[int(lit * np.float32(65535) + np.float32(0.5))]
+
+
+def applied(image: np.ndarray, how: Change, alpha: np.ndarray) -> np.ndarray:
+    """H x W x 3 uint8 sRGB, changed where `alpha` (H x W in [0, 1]) says so.
+
+    Args:
+        image: H x W x 3 uint8 sRGB; how: of any size, stretched over it.
+    """
+    height, width = image.shape[:2]
+    fields = (how.ratio, how.was, how.becomes)
+    if how.ratio.shape[:2] != (height, width):
+        fields = tuple(cv2.resize(one, (width, height), interpolation=cv2.INTER_LINEAR) for one in fields)
+    out = np.empty_like(image)
+    with PARALLEL:
+        _applied(np.ascontiguousarray(image), *fields, np.ascontiguousarray(alpha, np.float32), DECODE, ENCODE, out)
+    return out

@@ -1,0 +1,194 @@
+"""What a camera sees of a lit person, pixel by pixel: the head's own surface, and what can be guessed around it.
+
+The head is the prior's. Hair, neck, clothes and hands have no mesh: their normals are carried on smoothly from the head's rim to
+the matte's outline, where a surface turns away sideways (Johnston 2002, "Lumo").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import scipy.sparse as sp
+from scipy.spatial import Delaunay
+
+from models.head import Head
+from models.portrait.shade import outward
+from models.portrait.topology import INNER
+from models.prior.face import LEFT_EYE, RIGHT_EYE, AnnyPrior
+from models.raster.cpu import interpolate, rasterise
+
+_BEHIND = 0.3  # of unit length: how much an outline's normals look at the camera
+_SOFTENINGS = 2  # rounds in which normals are averaged with their neighbours': light spreads below skin
+_RIM = 0.035  # of the head's width on the picture over which the guess around goes over into the head
+_MESH = 468  # landmarks on the skin
+_OVAL = [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136,
+         172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]  # fmt: skip
+_OVAL_RIM = 0.015  # metres inside of the oval over which the landmarks' surface sets in
+_EDGE_ON = 0.08  # cosine below which a triangle between landmarks is a fold, not skin
+_OFF = 0.012  # metres off it, where a vertex lies behind or before it
+_COARSE = 96  # pixels of the longer side of what is guessed
+
+
+@dataclass(frozen=True)
+class Surface:
+    """One frame's surface.
+
+    Attributes:
+        normal: H x W x 3 unit, camera axes.
+        position: H x W x 3 metres, camera axes.
+        values: H x W x C, what the head's vertices carry; 0 beyond it.
+        head: H x W in [0, 1]: 1 on the head, fading before its rim.
+        around_normal: h x w x 3 unit, coarse, of what is around the head.
+        around_open: h x w x 1, how much of the light from all around reaches it.
+    """
+
+    normal: np.ndarray
+    position: np.ndarray
+    values: np.ndarray
+    head: np.ndarray
+    around_normal: np.ndarray
+    around_open: np.ndarray
+
+
+@lru_cache(2)
+def _neighbours(vertices: int, triangles: bytes) -> sp.csr_matrix:
+    cells = np.frombuffer(triangles, np.int32).reshape(-1, 3)
+    i, j = cells[:, [0, 1, 2]].ravel(), cells[:, [1, 2, 0]].ravel()
+    edges = sp.coo_matrix((np.ones(len(i)), (i, j)), (vertices, vertices)).tocsr()
+    edges = ((edges + edges.T) > 0).astype(np.float32) + sp.eye(vertices, dtype=np.float32)
+    return (sp.diags(1 / np.asarray(edges.sum(1)).ravel()) @ edges).astype(np.float32).tocsr()
+
+
+class LitHead:
+    """A head whose skin is lit: its softened normals, and which of its triangles throw shadows."""
+
+    def __init__(self, head: Head):
+        self.head, prior = head, head.prior
+        self.triangles = np.ascontiguousarray(prior.triangles, np.int32)
+        inner = [prior.regions.index(name) for name in INNER]
+        self.outside = np.ascontiguousarray(self.triangles[~np.isin(prior.region, inner)])
+        self._average = _neighbours(len(prior.mean), self.triangles.tobytes())
+        self._balls = (prior.part == LEFT_EYE) | (prior.part == RIGHT_EYE)
+        self.centre = head.neutral[prior.part == 0].mean(0)
+        self._cells, self._corners, self._weights, self._share = _facets(head)
+
+    @property
+    def prior(self) -> AnnyPrior:
+        return self.head.prior
+
+    def normals(self, vertices: np.ndarray) -> np.ndarray:
+        """V x 3 float32 unit, out of the surface, softened on skin."""
+        sharp = unit(outward(vertices, self.triangles))
+        soft = self._average @ (self._average @ sharp)
+        smooth = unit(outward(np.ascontiguousarray(self.prior.at_landmarks(vertices)[:_MESH]), self._cells))
+        smooth = unit(np.einsum("vk,vkc->vc", self._weights, smooth[self._corners]))
+        mixed = self._share[:, None] * smooth + (1 - self._share[:, None]) * unit(soft)
+        for _ in range(_SOFTENINGS):
+            mixed = self._average @ mixed
+        return np.where(self._balls[:, None], sharp, unit(mixed))
+
+
+def _facets(head: Head) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The surface through a face's landmarks: its triangles, and each vertex' place on it.
+
+    Returns:
+        triangles (T x 3 landmarks), and for each of V vertices its triangle's corners (V x 3 landmarks), their weights (V x 3),
+        and in [0, 1] how much it belongs to that surface: not beyond the face's rim.
+    """
+    prior = head.prior
+    points = prior.at_landmarks(head.neutral)[:_MESH].astype(np.float64)
+    flat = Delaunay(points[:, :2])
+    cells = flat.simplices.astype(np.int32)
+    a, b, c = (points[cells[:, k]] for k in range(3))
+    away = np.cross(b - a, c - a)
+    cells = np.where(away[:, 2:] > 0, cells[:, [0, 2, 1]], cells)  # out of the face, that looks along -z
+    cells = cells[np.abs(away[:, 2]) > _EDGE_ON * np.linalg.norm(away, axis=1)]
+    flat_at = flat.find_simplex(head.neutral[:, :2])
+    found = flat_at >= 0
+    at = np.clip(flat_at, 0, None)
+    shift = head.neutral[:, :2] - flat.transform[at, 2]
+    first = np.einsum("vij,vj->vi", flat.transform[at, :2], shift)
+    weights = np.concatenate([first, 1 - first.sum(1, keepdims=True)], 1)
+    corners = flat.simplices[at].astype(np.int32)
+    rim = np.linalg.norm(head.neutral[:, None, :2] - points[_OVAL][None, :, :2], axis=2).min(1)
+    share = np.clip(rim / _OVAL_RIM, 0, 1) * found * (head.prior.part == 0)
+    on_it = np.abs(np.einsum("vk,vk->v", weights, points[corners, 2]) - head.neutral[:, 2]) < _OFF
+    return np.ascontiguousarray(cells), corners, weights.astype(np.float32), (share * on_it).astype(np.float32)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.sqrt((vectors * vectors).sum(-1, keepdims=True)), np.float32(1e-9))
+
+
+def surface(
+    lit: LitHead, posed: np.ndarray, normals: np.ndarray, openness: np.ndarray, values: np.ndarray, matte: np.ndarray,
+    height: int, width: int,
+) -> Surface:  # fmt: skip
+    """Args:
+    posed, normals: V x 3, camera axes; openness: V; values: V x C, carried to the pixels.
+    matte: h x w in [0, 1], 1 on people, of any size.
+    """
+    camera = lit.head.person.camera
+    points = camera.project(posed).astype(np.float32)
+    points[:, 0] *= width / camera.width
+    points[:, 1] *= height / camera.height
+    fragments = rasterise(points, lit.triangles, height, width)
+    drawn = fragments.triangle >= 0
+    attributes = np.concatenate([normals, posed[:, 2:], openness[:, None], values], 1)
+    there = interpolate(fragments, lit.triangles, attributes)
+    columns = np.flatnonzero(drawn.any(0))
+    rim = max(1.0, _RIM * (columns[-1] - columns[0])) if len(columns) else 1.0
+    inside = cv2.distanceTransform(np.pad(drawn, 1, "edge").astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    head = np.clip(inside / rim, 0, 1).astype(np.float32)
+    head = head * head * (3 - 2 * head)
+    around = _around(there[..., :5], head, matte)
+    share = head[..., None]
+    mixed = share * there[..., :4] + (1 - share) * cv2.resize(around[..., :4], (width, height))
+    x, y = np.arange(width, dtype=np.float32) + 0.5 - width / 2, np.arange(height, dtype=np.float32) + 0.5 - height / 2
+    depth, focal = mixed[..., 3], np.float32(camera.focal * width / camera.width)
+    position = np.stack([x[None, :] * depth / focal, y[:, None] * depth / focal, depth], -1)
+    return Surface(unit(mixed[..., :3]), position, there[..., 5:], head, unit(around[..., :3]), around[..., 4:])
+
+
+def _around(there: np.ndarray, head: np.ndarray, matte: np.ndarray) -> np.ndarray:
+    """h x w x 5: normals, depths and openness carried on beyond the head, smoothly, up to the matte's outline."""
+    height, width = head.shape
+    scale = min(1.0, _COARSE / max(height, width))
+    size = max(8, round(width * scale)), max(8, round(height * scale))
+    sure = np.where(head > 0.98, np.float32(1), np.float32(0))
+    weight = cv2.resize(sure, size, interpolation=cv2.INTER_AREA)
+    known = _shrunk(there * sure[..., None], size)
+    person = cv2.GaussianBlur(cv2.resize(matte.astype(np.float32), size, interpolation=cv2.INTER_AREA), (0, 0), 1.2)
+    right, down = cv2.Sobel(person, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(person, cv2.CV_32F, 0, 1, scale=1 / 8)
+    slope = np.hypot(right, down)
+    outline = np.clip(slope / 0.15, 0, 1) * (1 - np.clip(4 * weight, 0, 1))
+    sideways = unit(np.stack([-right, -down, -_BEHIND * slope], -1)) * outline[..., None]
+    # normals are also known along the outline, depth and openness on the head alone
+    weights = np.stack([weight + outline] * 3 + [weight] * 2, -1)
+    return pulled_and_pushed(np.concatenate([known[..., :3] + sideways, known[..., 3:]], -1), weights)
+
+
+def pulled_and_pushed(fields: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """H x W x C: scattered values carried everywhere, from near by where some are near (Gortler et al. 1996, pull-push).
+
+    Args:
+        fields: H x W x C, weights taken in; weights: H x W x C in [0, 1] or more.
+    """
+    if min(fields.shape[:2]) <= 2:
+        total = weights.sum((0, 1))
+        return np.broadcast_to(fields.sum((0, 1)) / np.maximum(total, 1e-6), fields.shape)
+    size = (fields.shape[1] + 1) // 2, (fields.shape[0] + 1) // 2
+    half = [_shrunk(one, size) for one in (fields, weights)]
+    full = np.clip(3 * half[1], 1, None)  # what a quarter of its pixels know, a coarser one knows well enough
+    coarse = pulled_and_pushed(half[0] * 3 / full, half[1] * 3 / full)
+    coarse = cv2.blur(cv2.resize(coarse, fields.shape[1::-1], interpolation=cv2.INTER_LINEAR), (3, 3))
+    return fields / np.maximum(weights, 1) + (1 - np.minimum(weights, 1)) * coarse
+
+
+def _shrunk(field: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    # OpenCV averages areas of four channels at most
+    parts = [cv2.resize(field[..., k : k + 4], size, interpolation=cv2.INTER_AREA) for k in range(0, field.shape[2], 4)]
+    return np.concatenate([part.reshape(size[1], size[0], -1) for part in parts], -1)

@@ -1,0 +1,192 @@
+"""A person under another light: their picture looked at once, each frame relit the same way. Photos, videos, avatars, live."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from capture.media import Media, StillPicture
+from models.code import Camera, FaceCode, Person
+from models.colour import DECODE
+from models.head import Head
+from models.light.estimate import SkinSeen, estimated_light, lobes_of_directions
+from models.light.harmonics import LUMINANCE, HarmonicLight
+from models.light.lights import Light
+from models.prior.face import AnnyPrior
+from models.prior.reflectance import load_reflectance
+from models.raster.cpu import rasterise
+from models.relight.shading import Change, Shader, applied, change
+from models.relight.surface import LitHead
+from pipeline.encoding import crop_of_landmarks, shipped_encoder
+from pipeline.errors import Refusal
+from pipeline.fitting import LandmarkModel
+from pipeline.shot import frame_fitter
+from pipeline.tracking import Tracked, track
+
+_RIM = 0.3  # of a picture's longer side: what is put around faces that fill it
+_RIM_GREY = 40
+_FILLED = 0.65  # of a photo's side that a face takes, above which it is looked for with a rim around
+_DEPTH_PULL = 1.0  # times MediaPipe's depths
+_SETTLED = 24  # steps of a fit that starts from nothing
+_LOOKS = 8  # frames of a shot that tell its light
+_SIDE = 288  # pixels of the longer side in which moving pictures are shaded
+_FINE_SIDE = 1024  # photos
+_TONES = (0.08, 0.7)  # luminance of skin's albedo that is believed
+_FULL_GLOSS = 0.35  # of it, below which gloss is taken to be weaker as well: dark skin may be bright skin in little light
+_GRAZING = 0.25  # cosine to the camera below which skin tells little
+_IN_FRONT = 0.004  # metres behind what is seen there at which a vertex is hidden
+_FEWEST = 60  # vertices that tell a light
+_SATURATED, _DARK = 250, 6  # sRGB codes beyond which a pixel tells no light
+
+
+def relief(person: Person, landmarks: np.ndarray, prior: AnnyPrior) -> np.ndarray:
+    """478 x 3 metres in the head frame: from where a person's landmarks are fitted to where MediaPipe sees them in depth.
+
+    The fit goes by where landmarks are seen, which leaves a nose's bridge and a brow's depth to the prior; MediaPipe's own
+    depths know better (table `yale` of docs/figures.md).
+
+    Args:
+        landmarks: N x 478 x 3 pixels with MediaPipe's depths.
+    """
+    model = LandmarkModel.of(prior)
+    neutral = model.neutral(person)
+    offsets, weights = [], []
+    for points in np.asarray(landmarks, float):
+        fitter = frame_fitter(model, person)
+        for _ in range(_SETTLED):
+            code = fitter(points)
+        shaped = neutral + np.tensordot(code.expression, model.expression, 1)
+        posed = shaped @ code.rotation.T + code.translation
+        camera = person.camera
+        metres = posed[:468, 2].mean() / camera.focal
+        depth = posed[:468, 2].mean() + _DEPTH_PULL * metres * (points[:468, 2] - points[:468, 2].mean())
+        x = (points[:468, 0] - camera.width / 2) / camera.focal * depth
+        y = (points[:468, 1] - camera.height / 2) / camera.focal * depth
+        offset = np.zeros((478, 3))
+        offset[:468] = (np.stack([x, y, depth], 1) - posed[:468]) @ code.rotation
+        offsets.append(offset)
+        weights.append(max(code.rotation[2, 2], 0.05) ** 4)  # depths are surest from the front
+    return np.average(offsets, axis=0, weights=weights)
+
+
+def track_closely(media: Media, prior: AnnyPrior, **how) -> Tracked:
+    """`track`, with something around a photo that a face fills to its edges: there none is found without, or a shifted one."""
+    try:
+        tracked, none = track(media, prior, **how), None
+    except Refusal as refusal:
+        tracked, none = None, refusal
+    if not media.is_photo or (tracked is not None and not _fills(tracked, media.width, media.height)):
+        if none is not None:
+            raise none
+        return tracked
+    image = next(iter(media)).image
+    rim = round(_RIM * max(image.shape[:2]))
+    wide = cv2.copyMakeBorder(image, *[rim] * 4, cv2.BORDER_CONSTANT, value=[_RIM_GREY] * 3)
+    larger = max(1, round(640 / max(image.shape[:2])))  # small faces are found larger
+    wide = cv2.resize(wide, None, fx=larger, fy=larger, interpolation=cv2.INTER_CUBIC) if larger > 1 else wide
+    try:
+        return _without_rim(track(StillPicture(wide, media.path), prior, **how), rim, larger, media.width, media.height)
+    except Refusal:
+        if none is not None:
+            raise none from None
+        return tracked
+
+
+def _fills(tracked: Tracked, width: int, height: int) -> bool:
+    points = tracked.keyframes[min(tracked.keyframes)][0][:468, :2]
+    return bool((np.ptp(points, axis=0) > _FILLED * np.array([width, height])).any())
+
+
+def _without_rim(tracked: Tracked, rim: int, larger: int, width: int, height: int) -> Tracked:
+    """As if the picture inside of the rim had been tracked."""
+    performances = {
+        k: replace(p, person=replace(p.person, camera=Camera(p.person.camera.focal / larger, width, height)))
+        for k, p in tracked.performances.items()
+    }
+    keyframes = {k: points / larger - np.array([rim, rim, 0]) for k, points in tracked.keyframes.items()}
+    return replace(tracked, performances=performances, keyframes=keyframes)
+
+
+@dataclass(frozen=True)
+class Look:
+    """One frame that tells of a person's light: H x W x 3 uint8 sRGB, its code, its 478 x 3 landmarks in pixels."""
+
+    image: np.ndarray
+    code: FaceCode
+    landmarks: np.ndarray
+
+
+class Relit:
+    """One person whose light is known."""
+
+    def __init__(self, person: Person, prior: AnnyPrior, looks: list[Look], source: Light | None = None, fine: bool = False):
+        """Args:
+        looks: at least one.
+        source: the light they stand in; None estimates it.
+        fine: shade at (nearly) the picture's own size.
+        """
+        self.person = replace(person, detail=person.detail + relief(person, np.stack([one.landmarks for one in looks]), prior))
+        self.shader = Shader(LitHead(Head(prior, self.person)))
+        self._side = _FINE_SIDE if fine else _SIDE
+        self.source = source or self._estimated(prior, looks)
+
+    def _estimated(self, prior: AnnyPrior, looks: list[Look]) -> Light:
+        reflectance, encoder = load_reflectance(prior), shipped_encoder()
+        camera = self.person.camera
+        told = [encoder(one.image, crop_of_landmarks(camera, one.landmarks)) for one in looks]
+        coefficients = np.mean([one.albedo for one in told], 0)
+        albedo = reflectance.albedo_of(coefficients[None])[0]
+        # a picture tells no more than the product of light and skin: very dark skin is told from little light by guessing
+        tone = float(reflectance.mean_skin(coefficients) @ LUMINANCE)
+        albedo = albedo * (np.clip(tone, *_TONES) / tone)
+        self.shader.glossiness = min(1.0, float(np.clip(tone, *_TONES)) / _FULL_GLOSS)
+        expected = HarmonicLight(np.mean([one.light.coefficients for one in told], 0))
+        return estimated_light(SkinSeen.joined([self._seen_skin(one, albedo, reflectance.skin) for one in looks]), expected)
+
+    def _seen_skin(self, look: Look, albedo: np.ndarray, skin: np.ndarray) -> SkinSeen:
+        """The bare skin's vertices that a frame shows."""
+        lit, camera = self.shader.lit, self.person.camera
+        height, width = look.image.shape[:2]
+        posed = lit.head.posed(look.code)
+        normals = lit.normals(posed)
+        points = camera.project(posed).astype(np.float32)
+        depth = rasterise(points, lit.triangles, height, width).depth
+        x, y = points[:, 0].astype(int), points[:, 1].astype(int)
+        inside = (x >= 1) & (y >= 1) & (x < width - 1) & (y < height - 1) & (skin > 0)
+        cosine = -(normals * posed).sum(1) / np.linalg.norm(posed, axis=1)
+        chosen = np.flatnonzero(inside & (cosine > _GRAZING))
+        chosen = chosen[points[chosen, 2] < depth[y[chosen], x[chosen]] + _IN_FRONT]
+        size = max(1, round(np.ptp(points[skin > 0, 0]) / 60))
+        smooth = cv2.blur(DECODE[look.image].astype(np.float32) / 65535, (size, size))
+        codes = look.image[y[chosen], x[chosen]].max(1)
+        chosen = chosen[(codes < _SATURATED) & (codes > _DARK)]
+        if len(chosen) < _FEWEST:
+            raise Refusal(
+                f"the face is too dark or too bright to tell its light: {len(chosen)} places on its skin lie between black and "
+                f"white, expected at least {_FEWEST}. Use a picture with more or less exposure."
+            )
+        transport, rotation = self.shader.transport, look.code.rotation
+        own = (normals @ rotation.astype(np.float32))[chosen]
+        matrix = transport.matrix(own, chosen)
+        openness = matrix.sum(1)
+        lobes = matrix @ lobes_of_directions(transport.directions @ rotation.T)
+        return SkinSeen(smooth[y[chosen], x[chosen]] / albedo[chosen], normals[chosen].astype(float), openness, lobes)
+
+    def size(self, image: np.ndarray) -> tuple[int, int]:
+        """Height and width in which a picture is shaded."""
+        height, width = image.shape[:2]
+        scale = min(1.0, self._side / max(height, width))
+        return round(height * scale), round(width * scale)
+
+    def change(self, image: np.ndarray, code: FaceCode, matte: np.ndarray, light: Light) -> Change:
+        return change(*self.shader(code, matte, [self.source, light], *self.size(image)))
+
+    def __call__(self, image: np.ndarray, code: FaceCode, matte: np.ndarray, light: Light) -> np.ndarray:
+        """H x W x 3 uint8 sRGB: the picture with its person under another light.
+
+        Args:
+            image: H x W x 3 uint8 sRGB; matte: H x W in [0, 1], 1 on the person.
+        """
+        return applied(image, self.change(image, code, matte, light), matte)
