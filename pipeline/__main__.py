@@ -11,7 +11,7 @@ import sys
 
 import tyro
 
-from pipeline.commands import Bench, Command, Evaluate, EvaluateEncoder, LearnAvatar, Live, Reenact, Track, TrainEncoder
+from pipeline.commands import Bench, Command, Evaluate, EvaluateEncoder, LearnAvatar, Live, Reenact, Relight, Track, TrainEncoder
 from pipeline.device import DeviceChoice
 
 GainRange = (0.0, 3.0)
@@ -69,6 +69,8 @@ def run(command: Command) -> None:
             line += f", the driver's face was lost in {report['lost_frames']}"
     elif isinstance(command, Live):
         report, line = _live(command)
+    elif isinstance(command, Relight):
+        report, line = _relight(command)
     elif isinstance(command, Track):
         report, line = _track(command)
     elif isinstance(command, LearnAvatar):
@@ -158,6 +160,37 @@ def _live(command: Live) -> tuple[dict, str]:
     if report.get("record_failed"):
         line += f"; {command.record} could not be written to its end ({report['record_failed']})"
     return report, line
+
+
+def _relight(command: Relight) -> tuple[dict, str]:
+    from models.prior.face import load_prior
+    from pipeline.progress import TerminalProgress
+    from pipeline.relight import Relighting, relight
+
+    how = Relighting(
+        _turn(command.rotate), _in_range("--exposure", command.exposure, -20, 20), command.background,
+        _in_range("--smoothing", command.smoothing, 0, 10), command.mark,
+    )  # fmt: skip
+    with TerminalProgress() as progress:
+        report = relight(
+            command.input, command.light, command.output, how, prior=load_prior(), source_light=command.source_light,
+            listen=progress,
+        )  # fmt: skip
+    size = f"{report['width']}x{report['height']}"
+    lines = [f"{one['output']}: {_count(one['frames'], 'frame')}, {size}, under {one['light']}" for one in report["results"]]
+    return report, "\n".join([*lines, *(f"hint: {hint}" for hint in report["hints"])])
+
+
+def _turn(told: str) -> tuple[float, float]:
+    from pipeline.errors import Refusal
+
+    try:
+        degrees = [float(part) for part in told.split(":")]
+    except ValueError:
+        degrees = []
+    if len(degrees) not in (1, 2) or not all(abs(one) <= 36000 for one in degrees):
+        raise Refusal(f"--rotate {told}: expected degrees, or degrees:degrees over a video. Write 90 or 0:360.")
+    return degrees[0], degrees[-1]
 
 
 def _count(number: int, what: str) -> str:
@@ -302,7 +335,7 @@ def main() -> int:
     # as with Ctrl-C, being told to end leaves nothing half-written; in the background of a script Ctrl-C itself may be deaf
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     names = {
-        "reenact": Reenact, "live": Live, "track": Track, "avatar": LearnAvatar, "evaluate": Evaluate, "bench": Bench,
+        "reenact": Reenact, "live": Live, "relight": Relight, "track": Track, "avatar": LearnAvatar, "evaluate": Evaluate, "bench": Bench,
         "train-encoder": TrainEncoder,
         "evaluate-encoder": EvaluateEncoder,
     }  # fmt: skip

@@ -93,6 +93,32 @@ class Live:
 
 
 @dataclass(frozen=True)
+class Relight:
+    """A photo, a video or an avatar as if filmed under another light."""
+
+    input: str
+    """Photo, video or avatar (at rest), or `builtin`."""
+    light: Annotated[str, tyro.conf.arg(metavar="ENV.hdr|ENV.exr|SH.txt|LIGHTS.json|PRESET|from:PHOTO|FOLDER")]
+    """Environment map, harmonics, lamps, the light of a photo, studio, window, overcast, noon, sunset, night or rim; or a folder."""
+    output: str
+    """Video or photo to write, as the input is; a folder where the light is one."""
+    rotate: Annotated[str, tyro.conf.arg(metavar="DEG[:DEG]")] = "0"
+    """Degrees by which the light is turned to the right, or from where to where over a video."""
+    exposure: float = 0.0
+    """Stops by which the light is made brighter, -20 to 20."""
+    background: Annotated[str, tyro.conf.arg(metavar="keep|light|transparent|PICTURE")] = "keep"
+    """Behind the people: their own, the light itself, nothing (.png, .webp, .webm), or a picture."""
+    source_light: str | None = None
+    """The light they were filmed in, where it is known; estimated where none is given."""
+    smoothing: float = 1.0
+    """Strength of the tracking's two-sided smoothing; 0 is none."""
+    mark: bool = False
+    """The visible mark on every picture."""
+    json: str | None = None
+    """Report to write."""
+
+
+@dataclass(frozen=True)
 class Track:
     """Everyone's face in a video or a photo, as codes without a pixel."""
 
@@ -216,4 +242,4 @@ class Bench:
     """Report to write."""
 
 
-Command = Reenact | Live | Track | LearnAvatar | Evaluate | Bench | TrainEncoder | EvaluateEncoder
+Command = Reenact | Live | Relight | Track | LearnAvatar | Evaluate | Bench | TrainEncoder | EvaluateEncoder

@@ -17,14 +17,20 @@ from models.light.lights import Light
 from models.prior.face import AnnyPrior
 from models.prior.reflectance import load_reflectance
 from models.raster.cpu import rasterise
-from models.relight.shading import Change, Shader, applied, change
+from models.relight.shading import Shader, applied, change
 from models.relight.surface import LitHead
+from pipeline.dense import frames_to_explain
 from pipeline.encoding import crop_of_landmarks, shipped_encoder
 from pipeline.errors import Refusal
 from pipeline.fitting import LandmarkModel
+from pipeline.performance import Performance
+from pipeline.progress import Listener, silent
 from pipeline.shot import frame_fitter
 from pipeline.tracking import Tracked, track
 
+MOST = 4  # people who are relit, the largest
+_STEADY = 0.4  # seconds over which light is taken to stay
+_VARIES = 0.15  # of the logarithm, above which a shot's light is said to vary
 _RIM = 0.3  # of a picture's longer side: what is put around faces that fill it
 _RIM_GREY = 40
 _FILLED = 0.65  # of a photo's side that a face takes, above which it is looked for with a rim around
@@ -174,19 +180,117 @@ class Relit:
         lobes = matrix @ lobes_of_directions(transport.directions @ rotation.T)
         return SkinSeen(smooth[y[chosen], x[chosen]] / albedo[chosen], normals[chosen].astype(float), openness, lobes)
 
+    def landmarks_at(self, code: FaceCode) -> np.ndarray:
+        """478 x 3: where a code's landmarks are seen, pixels and depth."""
+        lit = self.shader.lit
+        return self.person.camera.project(lit.prior.at_landmarks(lit.head.posed(code)))
+
     def size(self, image: np.ndarray) -> tuple[int, int]:
         """Height and width in which a picture is shaded."""
         height, width = image.shape[:2]
         scale = min(1.0, self._side / max(height, width))
         return round(height * scale), round(width * scale)
 
-    def change(self, image: np.ndarray, code: FaceCode, matte: np.ndarray, light: Light) -> Change:
-        return change(*self.shader(code, matte, [self.source, light], *self.size(image)))
-
-    def __call__(self, image: np.ndarray, code: FaceCode, matte: np.ndarray, light: Light) -> np.ndarray:
+    def __call__(
+        self, image: np.ndarray, code: FaceCode, matte: np.ndarray, light: Light, share: np.ndarray | None = None,
+        gain: np.ndarray | None = None,
+    ) -> np.ndarray:  # fmt: skip
         """H x W x 3 uint8 sRGB: the picture with its person under another light.
 
         Args:
-            image: H x W x 3 uint8 sRGB; matte: H x W in [0, 1], 1 on the person.
+            image: H x W x 3 uint8 sRGB; matte: H x W in [0, 1], 1 on people.
+            share: H x W in [0, 1], how far each pixel changes; None is the matte.
+            gain: 3, by how much this frame's own light differs from the shot's.
         """
-        return applied(image, self.change(image, code, matte, light), matte)
+        own = self.source if gain is None else self.source.times(gain)
+        how = change(*self.shader(code, matte, [own, light], *self.size(image)))
+        return applied(image, how, matte if share is None else share)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A photo or a video whose people are known, ready to be relit.
+
+    Attributes:
+        people: each with their light, and what they do, the largest first.
+        gains: N x 3, by how much the light of each frame differs from the shot's; None where it stays.
+    """
+
+    people: list[tuple[Relit, Performance]]
+    gains: np.ndarray | None
+
+    @property
+    def source(self) -> Light:
+        """The light that the largest stands in."""
+        return self.people[0][0].source
+
+
+def look_at(
+    media: Media, prior: AnnyPrior, source: Light | None = None, people: int = MOST, smoothing: float = 1.0,
+    listen: Listener = silent,
+) -> Shot:  # fmt: skip
+    """Looks at a photo or a video once: who is there, what they do, and in which light.
+
+    Args:
+        source: the light they stand in, where it is known.
+
+    Raises:
+        Refusal: where nobody is seen, or too little of them to tell the light.
+    """
+    tracked = track_closely(media, prior, people=people, smoothing=smoothing, listen=listen)
+    numbers = sorted(tracked.performances)[:people]
+    wanted: dict[int, list[int]] = {}
+    for k in numbers:
+        for index in frames_to_explain(tracked.performances[k], _LOOKS):
+            wanted.setdefault(int(index), []).append(k)
+    looks: dict[int, list[Look]] = {k: [] for k in numbers}
+    skin = np.full((len(tracked.times), 3), np.nan)
+    first = tracked.performances[numbers[0]]
+    places = _SkinPlaces(first.person, prior)
+    for index, frame in enumerate(media):
+        for k in wanted.get(index, ()):
+            points = tracked.keyframes[k][0] if media.is_photo else tracked.landmarks_of(k, index)
+            looks[k].append(Look(frame.image, tracked.performances[k].code(index), points))
+        if index < len(first) and first.tracked[index]:
+            skin[index] = places(frame.image, first.code(index))
+        listen("light", min(index + 1, len(skin)), len(skin))
+    relit: list[tuple[Relit, Performance]] = []
+    for k in numbers:
+        one = Relit(tracked.performances[k].person, prior, looks[k], source, fine=media.is_photo)
+        relit.append((one, replace(tracked.performances[k], person=one.person)))
+    return Shot(relit, None if source is not None or media.is_photo else _light_over_time(relit[0][0], first, skin))
+
+
+class _SkinPlaces:
+    """The mean colour of somebody's cheeks, nose and brow, frame by frame."""
+
+    def __init__(self, person: Person, prior: AnnyPrior):
+        self._head = Head(prior, person)
+        self._chosen = np.flatnonzero(load_reflectance(prior).skin > 0)[::4]
+
+    def __call__(self, image: np.ndarray, code: FaceCode) -> np.ndarray:
+        points = self._head.person.camera.project(self._head.posed(code)[self._chosen])
+        x, y = points[:, 0].astype(int), points[:, 1].astype(int)
+        inside = (x >= 0) & (y >= 0) & (x < image.shape[1]) & (y < image.shape[0])
+        if inside.sum() < _FEWEST // 4:
+            return np.full(3, np.nan)
+        return np.median(DECODE[image[y[inside], x[inside]]], axis=0) / 65535 + 1e-4
+
+
+def _light_over_time(relit: Relit, performance: Performance, skin: np.ndarray) -> np.ndarray | None:
+    """N x 3 gains on the shot's light, smooth in time; None where it hardly varies."""
+    seen = np.flatnonzero(np.isfinite(skin).all(1))
+    if len(seen) < 3:
+        return None
+    chosen = np.flatnonzero(load_reflectance(relit.shader.lit.prior).skin > 0)[::4]
+    expected = np.array([relit.shader.irradiance(performance.code(int(i)), relit.source)[chosen].mean(0) for i in seen])
+    gain = np.log(skin[seen] / np.maximum(expected, 1e-6))
+    times, width = performance.times[seen], _STEADY
+    smooth = np.empty_like(gain)
+    for row, time in enumerate(times):
+        weight = np.exp(-0.5 * ((times - time) / width) ** 2)
+        smooth[row] = weight @ gain / weight.sum()
+    smooth -= np.median(smooth, axis=0)
+    if np.ptp(smooth @ LUMINANCE) < _VARIES:
+        return None
+    return np.exp(np.stack([np.interp(performance.times, times, smooth[:, c]) for c in range(3)], 1))

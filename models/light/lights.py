@@ -7,7 +7,7 @@ from one metre), makes a white Lambertian surface send back 1. Positions are met
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -72,12 +72,12 @@ class Environment:
     Attributes:
         radiance: H x W x 3 float32, latitude-longitude as `environment_directions`.
         turn: radians about the vertical by which it has been turned to the right.
-        gain: factor on it.
+        gain: 3, factors on red, green and blue.
     """
 
     radiance: np.ndarray
     turn: float = 0.0
-    gain: float = 1.0
+    gain: np.ndarray = field(default_factory=lambda: np.ones(3))
 
     def seen(self, focal: float, width: int, height: int) -> np.ndarray:
         """H x W x 3 linear: through a pinhole camera that looks along +z; `focal` in pixels."""
@@ -159,10 +159,15 @@ class Light:
 
     def exposed(self, stops: float) -> Light:
         """The same light 2^stops as bright."""
-        gain = 2.0**stops
-        behind = None if self.environment is None else replace(self.environment, gain=self.environment.gain * gain)
+        return self.times(np.full(3, 2.0**stops))
+
+    def times(self, gain: np.ndarray) -> Light:
+        """The same light with each of red, green and blue (3) so many times as bright."""
+        behind = self.environment
+        if behind is not None:
+            behind = replace(behind, gain=behind.gain * gain)
         lamps = tuple(replace(one, colour=one.colour * gain) for one in self.lamps)
-        soft, glossy, diffuse = (one * np.float32(gain) for one in (self.soft, self.glossy, self.diffuse))
+        soft, glossy, diffuse = (one * gain.astype(np.float32) for one in (self.soft, self.glossy, self.diffuse))
         return Light(soft, glossy, diffuse, lamps, behind, self.turn)
 
     def __add__(self, other: Light) -> Light:
@@ -237,9 +242,7 @@ def light_of_environment(radiance: np.ndarray) -> Light:
     small = cv2.resize(radiance, (2 * _FINE, _FINE), interpolation=cv2.INTER_AREA)
     rest, lamps = without_suns(small)
     rest = cv2.resize(rest, (_FINE, _FINE // 2), interpolation=cv2.INTER_AREA)
-    return _soft_light(
-        _spread(rest, _GRID, LOBE), _spread(rest, _GRID, _GLOSS), lamps=lamps, environment=Environment(radiance)
-    )
+    return _soft_light(_spread(rest, _GRID, LOBE), _spread(rest, _GRID, _GLOSS), lamps=lamps, environment=Environment(radiance))
 
 
 def without_suns(radiance: np.ndarray) -> tuple[np.ndarray, tuple[Lamp, ...]]:

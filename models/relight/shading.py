@@ -12,19 +12,19 @@ import cv2
 import numpy as np
 from numba import njit, prange
 
-from models.colour import DECODE, ENCODE
 from models.code import FaceCode
+from models.colour import DECODE, ENCODE
 from models.light.lights import Light
 from models.light.transport import NO_SHADOW, Transport, shadow_map, unshadowed
-from models.relight.surface import LitHead, Surface, surface, unit
 from models.raster.cpu import PARALLEL
+from models.relight.surface import LitHead, Surface, surface, unit
 
 F0 = 0.028  # of skin, index of refraction 1.4
 ROUGHNESS = 0.5  # of skin: GGX alpha is its square
 BOUNCE = 0.06  # of a face's mean irradiance that comes back to it from hair, clothes and walls
 _MOST_GLOSS = 0.5  # of a pixel that can have been gloss
 _BIAS = 0.003  # metres a shadow starts behind what throws it
-_MOST_GAIN = 12.0  # times as bright as it was: beyond it, there is nothing but noise
+_FLOOR = 0.15  # of the mean irradiance: below it, what is divided by is noise
 
 
 def brdf_of_environment(cosine: np.ndarray, roughness: float) -> np.ndarray:
@@ -106,6 +106,9 @@ class Shader:
         self.lit = lit
         self.glossiness = 1.0  #: factor on all gloss
         self.transport = transport or Transport.of(lit.head.neutral, lit.outside)
+        # light gets into a mouth as far as to the lips' front
+        open_ = self.transport.seen[lit.lips].mean(1)
+        self.transport.seen[lit.inner] = self.transport.seen[lit.lips[open_ > np.median(open_)]].mean(0).astype(np.uint8)
 
     def __call__(
         self, code: FaceCode, matte: np.ndarray, lights: list[Light], height: int, width: int
@@ -128,10 +131,23 @@ class Shader:
         for light in lights:
             diffuse, openness = self.transport.gathered(own, light.around(there))
             values += [diffuse, light.reflected(mirrored) * (share * openness)[:, None]]
-        seen = surface(self.lit, posed, normals, openness, np.concatenate(values, 1), matte, height, width)
+        seen = surface(
+            self.lit, posed, normals, openness, np.concatenate([*values, self.lit.glossy[:, None]], 1), matte, height, width
+        )
         centre = posed[self.lit.prior.part == 0].mean(0).astype(np.float64)
         front = unit(normals[self._facing(cosine)].mean(0)) if (cosine > 0.3).any() else np.array([0.0, 0, -1])
         return [self._finished(seen, k, light, posed, centre, front) for k, light in enumerate(lights)]
+
+    def irradiance(self, code: FaceCode, light: Light) -> np.ndarray:
+        """V x 3: what white vertices send back, of lamps as if they cast no shadows."""
+        posed = self.lit.head.posed(code)
+        normals = self.lit.normals(posed)
+        rotation = code.rotation.astype(np.float32)
+        diffuse, _ = self.transport.gathered(normals @ rotation, light.around(self.transport.directions @ rotation.T))
+        for lamp in light.lamps:
+            if lamp.direction is not None:
+                diffuse = diffuse + np.maximum(normals @ lamp.direction, 0)[:, None] * lamp.colour
+        return diffuse
 
     @staticmethod
     def _facing(cosine: np.ndarray) -> np.ndarray:
@@ -150,6 +166,7 @@ class Shader:
                 bounce = bounce + BOUNCE * _facing_share(lamp, front) * lamp.colour
                 self._add(lamp, seen, posed, centre, diffuse, shine)
             gloss += head * shine
+        gloss *= seen.values[..., -1:]
         diffuse += bounce.astype(np.float32)
         return Shaded(diffuse, gloss * np.float32(self.glossiness))
 
@@ -175,8 +192,11 @@ def _facing_share(lamp, front: np.ndarray) -> float:
 
 def change(before: Shaded, after: Shaded) -> Change:
     """From how a surface was lit to how it is to be lit; nothing changes where both are the same."""
-    floor = np.float32(0.02) * max(float(before.diffuse.mean()), 1e-6)
-    ratio = np.minimum(after.diffuse / np.maximum(before.diffuse, floor), np.float32(_MOST_GAIN))
+    floor = np.float32(_FLOOR * max(float(before.diffuse.mean()), 1e-6))
+    # a smooth maximum; what it adds to the old light is added to the new in proportion, so that the same light changes nothing
+    was = np.where(before.diffuse < 2 * floor, floor + before.diffuse**2 / (4 * floor), before.diffuse)
+    share = after.diffuse.mean((0, 1)) / np.maximum(before.diffuse.mean((0, 1)), 1e-9)
+    ratio = (after.diffuse + (was - before.diffuse) * share) / was
     return Change(ratio.astype(np.float32), before.gloss, after.gloss)
 
 
@@ -190,14 +210,15 @@ def _applied(image, ratio, was, becomes, alpha, decode, encode, out):
                 for c in range(3):
                     out[y, x, c] = image[y, x, c]
                 continue
+            # where more gloss was expected than there can have been, all of it is weaker, in every colour alike
+            kept = np.float32(1)
+            for c in range(3):
+                most = np.float32(_MOST_GLOSS) * np.float32(decode[image[y, x, c]]) * np.float32(1 / 65535)
+                if was[y, x, c] * kept > most:
+                    kept = most / was[y, x, c]
             for c in range(3):
                 pixel = np.float32(decode[image[y, x, c]]) * np.float32(1 / 65535)
-                gone = was[y, x, c]
-                kept = np.float32(1)
-                if gone > np.float32(_MOST_GLOSS) * pixel:
-                    kept = np.float32(_MOST_GLOSS) * pixel / max(gone, np.float32(1e-9))
-                    gone = gone * kept
-                lit = (pixel - gone) * ratio[y, x, c] + becomes[y, x, c] * kept
+                lit = (pixel - was[y, x, c] * kept) * ratio[y, x, c] + becomes[y, x, c] * kept
                 lit = pixel + a * (lit - pixel)
                 lit = min(max(lit, np.float32(0)), np.float32(1))
                 out[y, x, c] = encode[int(lit * np.float32(65535) + np.float32(0.5))]

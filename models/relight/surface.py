@@ -29,6 +29,8 @@ _OVAL = [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 37
 _OVAL_RIM = 0.015  # metres inside of the oval over which the landmarks' surface sets in
 _EDGE_ON = 0.08  # cosine below which a triangle between landmarks is a fold, not skin
 _OFF = 0.012  # metres off it, where a vertex lies behind or before it
+_GLOSSY = {"scalp": 0.25, "mouth_interior": 0.3, "tongue": 0.5, "teeth": 0.5}
+_FLAT = 0.06  # weight of a body's facing the camera, against 1 of its outline's turning away
 _COARSE = 96  # pixels of the longer side of what is guessed
 
 
@@ -71,6 +73,13 @@ class LitHead:
         inner = [prior.regions.index(name) for name in INNER]
         self.outside = np.ascontiguousarray(self.triangles[~np.isin(prior.region, inner)])
         self._average = _neighbours(len(prior.mean), self.triangles.tobytes())
+        of = lambda numbers: np.unique(prior.triangles[np.isin(prior.region, numbers)])
+        self.lips = of([prior.regions.index("lips")])
+        self.inner = np.setdiff1d(of(inner), self.lips)
+        #: V, how much of skin's gloss there is
+        self.glossy = np.ones(len(prior.mean), np.float32)
+        for name, share in _GLOSSY.items():
+            self.glossy[of([prior.regions.index(name)])] = share
         self._balls = (prior.part == LEFT_EYE) | (prior.part == RIGHT_EYE)
         self.centre = head.neutral[prior.part == 0].mean(0)
         self._cells, self._corners, self._weights, self._share = _facets(head)
@@ -88,7 +97,15 @@ class LitHead:
         mixed = self._share[:, None] * smooth + (1 - self._share[:, None]) * unit(soft)
         for _ in range(_SOFTENINGS):
             mixed = self._average @ mixed
-        return np.where(self._balls[:, None], sharp, unit(mixed))
+        out = np.where(self._balls[:, None], sharp, unit(mixed))
+        out[self.inner] = unit(out[self.lips].mean(0))
+        return out
+
+    def lit_depths(self, posed: np.ndarray) -> np.ndarray:
+        """V x 1: depths that light is worked out at; the inside of the mouth is lit as at the lips' front."""
+        depth = posed[:, 2:].copy()
+        depth[self.inner] = np.percentile(posed[self.lips, 2], 20)
+        return depth
 
 
 def _facets(head: Head) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -137,7 +154,7 @@ def surface(
     points[:, 1] *= height / camera.height
     fragments = rasterise(points, lit.triangles, height, width)
     drawn = fragments.triangle >= 0
-    attributes = np.concatenate([normals, posed[:, 2:], openness[:, None], values], 1)
+    attributes = np.concatenate([normals, lit.lit_depths(posed), openness[:, None], values], 1)
     there = interpolate(fragments, lit.triangles, attributes)
     columns = np.flatnonzero(drawn.any(0))
     rim = max(1.0, _RIM * (columns[-1] - columns[0])) if len(columns) else 1.0
@@ -164,11 +181,15 @@ def _around(there: np.ndarray, head: np.ndarray, matte: np.ndarray) -> np.ndarra
     person = cv2.GaussianBlur(cv2.resize(matte.astype(np.float32), size, interpolation=cv2.INTER_AREA), (0, 0), 1.2)
     right, down = cv2.Sobel(person, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(person, cv2.CV_32F, 0, 1, scale=1 / 8)
     slope = np.hypot(right, down)
-    outline = np.clip(slope / 0.15, 0, 1) * (1 - np.clip(4 * weight, 0, 1))
+    free = 1 - np.clip(4 * weight, 0, 1)
+    outline = np.clip(slope / 0.15, 0, 1) * free
     sideways = unit(np.stack([-right, -down, -_BEHIND * slope], -1)) * outline[..., None]
+    # within its outline a body mostly faces the camera, the more so the farther it is from it
+    flat = _FLAT * np.clip(2 * person - 1, 0, 1) * (1 - np.clip(slope / 0.15, 0, 1)) * free
+    facing = np.stack([0 * flat, 0 * flat, -flat], -1)
     # normals are also known along the outline, depth and openness on the head alone
-    weights = np.stack([weight + outline] * 3 + [weight] * 2, -1)
-    return pulled_and_pushed(np.concatenate([known[..., :3] + sideways, known[..., 3:]], -1), weights)
+    weights = np.stack([weight + outline + flat] * 3 + [weight] * 2, -1)
+    return pulled_and_pushed(np.concatenate([known[..., :3] + sideways + facing, known[..., 3:]], -1), weights)
 
 
 def pulled_and_pushed(fields: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -1,0 +1,246 @@
+"""`relight`: a photo, a video or an avatar under another light, from file to file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from capture.frame import Frame
+from capture.matte import SelfieMatte
+from capture.media import Media, StillPicture, open_media, probe
+from capture.photo import check_photo_output, write_photo
+from capture.writer import VideoWriter
+from models.avatar.avatar import is_avatar
+from models.colour import to_srgb8
+from models.light.harmonics import LUMINANCE
+from models.light.lights import Light
+from models.light.presets import PRESETS
+from models.matting import foreground
+from models.prior.face import AnnyPrior
+from pipeline.backdrop import KEEP, TRANSPARENT, covering, open_picture
+from pipeline.builtin import BUILTIN
+from pipeline.errors import Refusal
+from pipeline.lights import ENDINGS, open_light
+from pipeline.mark import marked
+from pipeline.progress import Listener, counted, silent
+from pipeline.puppet import open_puppet, rest_picture
+from pipeline.relighting import Shot, look_at
+from pipeline.source import open_source, territories
+
+BEHIND_LIGHT = "light"
+_PHOTOS = (".png", ".jpg", ".jpeg", ".webp")
+_VIEW = 1.25  # of a picture's longer side: the focal length through which an environment is seen behind
+_EDGE = 0.3  # of a matte, within which a pixel counts as background or as person
+_TOO_DARK, _TOO_BRIGHT = 0.03, 12.0  # of white's brightness under a light: beyond these a hint is due
+
+
+@dataclass(frozen=True)
+class Relighting:
+    """How a light is put on.
+
+    Attributes:
+        turn: degrees to the right about the vertical, at the start and at the end.
+        exposure: stops.
+        background: `keep`, `light`, `transparent`, or a picture's path.
+        smoothing: of the tracking.
+        mark: the visible mark on every picture.
+    """
+
+    turn: tuple[float, float] = (0.0, 0.0)
+    exposure: float = 0.0
+    background: str = KEEP
+    smoothing: float = 1.0
+    mark: bool = False
+
+    def light_at(self, light: Light, share: float) -> Light:
+        """The light at a share (0 to 1) of the time."""
+        degrees = self.turn[0] + share * (self.turn[1] - self.turn[0])
+        turned = light.turned(np.radians(degrees)) if degrees else light
+        return turned.exposed(self.exposure) if self.exposure else turned
+
+
+class Behind:
+    """What is seen behind people who are relit."""
+
+    def __init__(self, choice: str, width: int, height: int):
+        self.choice, self._size = choice, (width, height)
+        fixed = choice not in (KEEP, BEHIND_LIGHT, TRANSPARENT)
+        self._picture = covering(open_picture(choice), width, height) if fixed else None
+
+    def __call__(self, image: np.ndarray, matte: np.ndarray, light: Light) -> np.ndarray:
+        """H x W x 3 uint8 sRGB, x 4 where it is transparent.
+
+        Args:
+            image: H x W x 3 uint8 sRGB, the people's own colours; matte: H x W in [0, 1].
+        """
+        if self.choice == TRANSPARENT:
+            return np.dstack([image, np.round(255 * matte).astype(np.uint8)])
+        behind = self._picture
+        if behind is None:
+            behind = seen_behind(light, *self._size)
+        share = np.ascontiguousarray(matte, np.float32)
+        return cv2.blendLinear(np.ascontiguousarray(image), behind, share, 1 - share)
+
+
+def seen_behind(light: Light, width: int, height: int) -> np.ndarray:
+    """H x W x 3 uint8 sRGB: the light itself, through a camera like a webcam."""
+    focal = _VIEW * max(width, height)
+    if light.environment is not None:
+        linear = light.environment.seen(focal, width, height)
+    else:
+        x, y = np.meshgrid((np.arange(64) + 0.5) / 64 * width - width / 2, (np.arange(64) + 0.5) / 64 * height - height / 2)
+        away = np.stack([x, y, np.full_like(x, focal)], -1)
+        soft = light.around(away / np.linalg.norm(away, axis=-1, keepdims=True))
+        linear = cv2.resize(soft.astype(np.float32), (width, height))
+    return to_srgb8(np.round(65535 * np.clip(linear, 0, 1)).astype(np.uint16))
+
+
+def relit_frames(
+    media: Media, shot: Shot, light: Light, how: Relighting, listen: Listener = silent
+) -> Iterator[Frame]:  # fmt: skip
+    """Every frame of a shot under a light."""
+    behind = Behind(how.background, media.width, media.height)
+    first = shot.people[0][1]
+    length = max(float(first.times[-1]), 1e-9)
+    with SelfieMatte() as mattes:
+        for index, frame in enumerate(counted(media, "relight", len(first), listen)):
+            if index >= len(first):
+                break
+            now = how.light_at(light, float(frame.time) / length if len(first) > 1 else 0.0)
+            yield Frame(relit_picture(frame.image, shot, index, now, behind, mattes(frame.image)), frame.time, frame.duration)
+
+
+def relit_picture(image: np.ndarray, shot: Shot, index: int, light: Light, behind: Behind, matte: np.ndarray) -> np.ndarray:
+    """One frame, H x W x 3 uint8 sRGB (x 4 where it is transparent)."""
+    keeps = behind.choice == KEEP
+    out = image if keeps else foreground(image, np.round(255 * matte).astype(np.uint8))
+    # beside their outline people are mixed with what is behind them, which is not relit: no glow
+    inside = np.clip((matte - _EDGE) / (1 - 2 * _EDGE), 0, 1)
+    shares = [inside if keeps else np.ones_like(matte)]
+    if len(shot.people) > 1:
+        grounds = territories([one.landmarks_at(p.code(index)) for one, p in shot.people], *image.shape[:2])
+        shares = [ground * inside if keeps else ground for ground in grounds]
+    gain = None if shot.gains is None else shot.gains[index]
+    for (one, performance), share in zip(shot.people, shares):
+        out = one(out, performance.code(index), matte, light, share, gain)
+    return out if keeps else behind(out, matte, light)
+
+
+def relight(
+    source: str, light: str, output: str | Path, how: Relighting = Relighting(), *, prior: AnnyPrior,
+    source_light: str | None = None, listen: Listener = silent, lossless: bool = False,
+) -> dict:  # fmt: skip
+    """Relights `source` (a photo, a video, an avatar at rest or `builtin`) into `output`; returns a report.
+
+    Args:
+        light: see `pipeline.lights`; a folder of lights makes one result for each into the folder `output`.
+        source_light: the light that the source stands in, where it is known.
+
+    Raises:
+        MediaError, ModelError, Refusal: one line. No output file is left behind.
+    """
+    if how.background not in (KEEP, BEHIND_LIGHT, TRANSPARENT):
+        open_picture(how.background)
+    lights = _lights(light, prior)
+    many = Path(light).is_dir() and light not in PRESETS
+    media = _opened(source, prior, listen)
+    outputs = _outputs(output, list(lights), media, many, how)
+    if media.is_photo and how.turn[0] != how.turn[1]:
+        raise Refusal(f"--rotate {how.turn[0]:g}:{how.turn[1]:g}: a photo has no time to turn in. Give one angle, or a video.")
+    known = None if source_light is None else open_light(source_light, prior)
+    shot = look_at(media, prior, known, smoothing=how.smoothing, listen=listen)
+    results = []
+    for name, path in outputs.items():
+        frames = relit_frames(media, shot, lights[name], how, listen)
+        count = _write(path, media, frames, how, lossless)
+        results.append({"light": name, "output": str(path), "frames": count})
+    return {
+        "input": source, "width": media.width, "height": media.height, "people": len(shot.people), "results": results,
+        "light_varies": shot.gains is not None, "source_light": _told(shot.source), "hints": _hints(lights, how),
+    }  # fmt: skip
+
+
+def _lights(choice: str, prior: AnnyPrior) -> dict[str, Light]:
+    folder = Path(choice)
+    if choice in PRESETS or not folder.is_dir():
+        return {choice: open_light(choice, prior)}
+    files = sorted(one for one in folder.iterdir() if one.suffix.lower() in ENDINGS and not one.name.startswith("."))
+    if not files:
+        raise Refusal(f"{choice}: no light in this folder, expected files that end in {', '.join(ENDINGS)}. Name another.")
+    return {one.name: open_light(str(one), prior) for one in files}
+
+
+def _opened(source: str, prior: AnnyPrior, listen: Listener) -> Media:
+    if is_avatar(source):
+        return StillPicture(rest_picture(open_puppet(source, prior, listen=listen)), source)
+    if source != BUILTIN and probe(source) == "webcam":
+        raise Refusal("a webcam has no end, so no file can be made from it. Give a video or a photo, or use `live --light`.")
+    return open_source(source) if source == BUILTIN else open_media(source)
+
+
+def _outputs(output: str | Path, names: list[str], media: Media, many: bool, how: Relighting) -> dict[str, Path]:
+    """Where each light's result goes; refuses what can't be written before any work."""
+    output = Path(output)
+    alpha = how.background == TRANSPARENT
+    if many:
+        if output.suffix.lower() in (*_PHOTOS, ".mp4", ".mov", ".mkv", ".webm"):
+            raise Refusal(f"{output}: a folder of lights makes many results, expected a folder to put them in. Name one.")
+        ending = ".png" if media.is_photo else ".webm" if alpha else ".mp4"
+        output.mkdir(parents=True, exist_ok=True)
+        paths = {name: output / f"{Path(name).stem}{ending}" for name in names}
+        if len(set(paths.values())) < len(paths):
+            paths = {name: output / f"{name}{ending}" for name in names}
+    else:
+        paths = {names[0]: output}
+    for path in paths.values():
+        if not media.is_photo:
+            VideoWriter(path, 16, 16, alpha=alpha).discard()
+            continue
+        check_photo_output(path)
+        if alpha and path.suffix.lower() in (".jpg", ".jpeg"):
+            raise Refusal(f"{path}: a JPEG can't be transparent. Use .png or .webp, or another background.")
+    return paths
+
+
+def _write(path: Path, media: Media, frames: Iterator[Frame], how: Relighting, lossless: bool) -> int:
+    finished = lambda frame: marked(frame.image) if how.mark else frame.image
+    if media.is_photo:
+        write_photo(path, finished(next(iter(frames))))
+        return 1
+    count = 0
+    sound = media if media.has_audio else None
+    with VideoWriter(
+        path, media.width, media.height, audio_from=sound.path if sound else None, audio_start=getattr(sound, "start", 0.0),
+        rate=media.average_rate, lossless=lossless, alpha=how.background == TRANSPARENT,
+    ) as writer:  # fmt: skip
+        for frame in frames:
+            writer.write(finished(frame), frame.time, frame.duration)
+            count += 1
+    return count
+
+
+def _told(light: Light) -> dict:
+    return {
+        "soft": [float(v) for v in light.shaded(np.array([[0.0, 0.0, -1.0]]))[0]],
+        "lamps": [
+            {"direction": [round(float(v), 4) for v in one.direction], "color": [round(float(v), 4) for v in one.colour]}
+            for one in light.lamps if one.direction is not None and float(one.colour @ LUMINANCE) > 0
+        ],
+    }  # fmt: skip
+
+
+def _hints(lights: dict[str, Light], how: Relighting) -> list[str]:
+    """What to do about lights that leave a face black or white."""
+    out = []
+    for name, light in lights.items():
+        shown = how.light_at(light, 0.0)
+        around = float(np.max([shown.shaded(np.eye(3) * sign) @ LUMINANCE for sign in (-1, 1)]))
+        level = max(shown.brightness(), around)
+        if not _TOO_DARK < level < _TOO_BRIGHT:
+            stops = how.exposure - np.log2(level / 0.8) if level > 0 else 0
+            out.append(f"{name} makes a white surface {level:.3g} as bright as white: try --exposure {stops:.0f}")
+    return out
