@@ -9,9 +9,13 @@ import numpy as np
 class SelfieMatte:
     """Mattes of picture after picture, each by itself; a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, quick: bool = False) -> None:
+        """Args:
+        quick: sharpen at half the size; a third of the time.
+        """
         import mediapipe
 
+        self._scale = 0.5 if quick else 1.0
         self._segmentation = mediapipe.solutions.selfie_segmentation.SelfieSegmentation(model_selection=0)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
@@ -24,7 +28,7 @@ class SelfieMatte:
         mask = np.clip(mask.astype(np.float32), 0, 1)
         guide = image.astype(np.float32) / 255
         radius = max(2, round(max(image.shape[:2]) / 100))
-        return np.clip(cv2.ximgproc.guidedFilter(guide, mask, radius, 1e-4), 0, 1)
+        return np.clip(cv2.ximgproc.guidedFilter(guide, mask, radius, 1e-4, scale=self._scale), 0, 1)
 
     def close(self) -> None:
         self._segmentation.close()

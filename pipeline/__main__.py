@@ -55,6 +55,7 @@ def run(command: Command) -> None:
             cast=_one_of("--cast", command.cast, ("one", "all", "each")),
             smoothing=_in_range("--smoothing", command.smoothing, 0, 10),
             background=command.background,
+            light=command.light,
             mark=command.mark,
             device=_device(command.device),
         )
@@ -135,6 +136,7 @@ def _live(command: Live) -> tuple[dict, str]:
         cast=_one_of("--cast", command.cast, ("one", "all", "each")),
         smoothing=_in_range("--smoothing", command.smoothing, 0, 10),
         background=command.background,
+        light=command.light,
         mark=command.sink in (WINDOW, VIRTUAL_CAMERA) if command.mark is None else command.mark,
         device=_device(command.device),
     )
@@ -335,7 +337,8 @@ def main() -> int:
     # as with Ctrl-C, being told to end leaves nothing half-written; in the background of a script Ctrl-C itself may be deaf
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     names = {
-        "reenact": Reenact, "live": Live, "relight": Relight, "track": Track, "avatar": LearnAvatar, "evaluate": Evaluate, "bench": Bench,
+        "reenact": Reenact, "live": Live, "relight": Relight, "track": Track,
+        "avatar": LearnAvatar, "evaluate": Evaluate, "bench": Bench,
         "train-encoder": TrainEncoder,
         "evaluate-encoder": EvaluateEncoder,
     }  # fmt: skip

@@ -32,6 +32,8 @@ class Reenact:
     """Where the pixels are made."""
     background: Annotated[str, tyro.conf.arg(metavar="keep|blur|transparent|PICTURE")] = "keep"
     """Behind whoever is moved; transparent goes into .webm alone."""
+    light: Annotated[str | None, tyro.conf.arg(metavar="ENV|SH.txt|LIGHTS.json|PRESET|from:PHOTO")] = None
+    """Light to show whoever is moved under (see `relight`); their own where none is given."""
     smoothing: float = 1.0
     """Strength of the two-sided smoothing; 0 is none."""
     causal: bool = False
@@ -78,6 +80,8 @@ class Live:
     """Whom the driver moves: the source's largest face, all in the source's picture, or each face the source's of its number."""
     background: Annotated[str, tyro.conf.arg(metavar="keep|blur|transparent|PICTURE")] = "keep"
     """Behind whoever is moved; transparent goes into .webm alone."""
+    light: Annotated[str | None, tyro.conf.arg(metavar="ENV|SH.txt|LIGHTS.json|PRESET|from:PHOTO")] = None
+    """Light to show whoever is moved under (see `relight`); their own where none is given."""
     smoothing: float = 1.0
     """Strength of the causal smoothing; 0 is none."""
     mark: bool | None = None
@@ -99,7 +103,7 @@ class Relight:
     input: str
     """Photo, video or avatar (at rest), or `builtin`."""
     light: Annotated[str, tyro.conf.arg(metavar="ENV.hdr|ENV.exr|SH.txt|LIGHTS.json|PRESET|from:PHOTO|FOLDER")]
-    """Environment map, harmonics, lamps, the light of a photo, studio, window, overcast, noon, sunset, night or rim; or a folder."""
+    """A map, harmonics, lamps, a photo's light, studio, window, overcast, noon, sunset, night or rim; or a folder of lights."""
     output: str
     """Video or photo to write, as the input is; a folder where the light is one."""
     rotate: Annotated[str, tyro.conf.arg(metavar="DEG[:DEG]")] = "0"

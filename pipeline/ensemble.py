@@ -27,6 +27,12 @@ class Ensemble:
         sums = np.maximum(np.cumsum(territories, 0), 1e-6) if len(territories) else ()
         self._shares = [np.ascontiguousarray(own / so_far) for own, so_far in zip(territories, sums)][1:]
 
+    def replaced(self, puppets: Sequence[Puppet]) -> Ensemble:
+        """Others in the same places."""
+        out = Ensemble(puppets)
+        out._shares = self._shares
+        return out
+
     def merged(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         """One picture from one of each puppet's (H x W x C uint8)."""
         out = pictures[0]

@@ -23,6 +23,8 @@ from pipeline.builtin import BUILTIN, builtin_performance
 from pipeline.device import choose_device
 from pipeline.ensemble import Ensemble, open_ensemble
 from pipeline.errors import Refusal
+from pipeline.lights import open_light
+from pipeline.lit_puppet import lit
 from pipeline.live.stream import reenact_causally
 from pipeline.mark import marked
 from pipeline.performance import Performance
@@ -78,6 +80,7 @@ class Prepared:
 
 def prepare(source: str, driver: str, settings: Settings, prior: AnnyPrior, listen: Listener = silent) -> Prepared:
     """Opens, tracks and fits source and driver."""
+    light = None if settings.light is None else open_light(settings.light, prior)
     learned = is_avatar(source)
     if "webcam" in (source != BUILTIN and not learned and probe(source), driver != BUILTIN and probe(driver)):
         raise Refusal("a webcam has no end, so no file can be made from it. Give videos or photos, or use the page's Live tab.")
@@ -97,6 +100,8 @@ def prepare(source: str, driver: str, settings: Settings, prior: AnnyPrior, list
             refitted = as_same_person(ready, performances[0].person, prior, next(iter(source_media)))
             if refitted is not None:
                 ready, same, who = refitted, True, Ensemble([PortraitPuppet(refitted)])
+    if light is not None:
+        who = lit(who, light, prior)
     reenactments = tuple(
         None if one is None else Reenactment(puppet, one.person, reference_code(one), settings, same)
         for puppet, one in zip(who.puppets, performances)

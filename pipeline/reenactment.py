@@ -29,6 +29,7 @@ class Settings:
             driver's moves the source's of the same number.
         smoothing: strength; 0 is none.
         background: behind whoever is moved: `keep`, `blur`, `transparent` or a picture's path (`pipeline.backdrop`).
+        light: under which whoever is moved is shown (`pipeline.lights`); None is their own.
         mark: whether the pictures of a file carry the visible mark; comment: what its metadata say.
         device: where pixels are made.
     """
@@ -40,6 +41,7 @@ class Settings:
     cast: CastChoice = "one"
     smoothing: float = 1.0
     background: str = "keep"
+    light: str | None = None
     mark: bool = False
     comment: str | None = None
     device: DeviceChoice = "auto"

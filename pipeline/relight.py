@@ -28,13 +28,12 @@ from pipeline.lights import ENDINGS, open_light
 from pipeline.mark import marked
 from pipeline.progress import Listener, counted, silent
 from pipeline.puppet import open_puppet, rest_picture
-from pipeline.relighting import Shot, look_at
+from pipeline.relighting import Shot, edges_left_out, look_at
 from pipeline.source import open_source, territories
 
 BEHIND_LIGHT = "light"
 _PHOTOS = (".png", ".jpg", ".jpeg", ".webp")
 _VIEW = 1.25  # of a picture's longer side: the focal length through which an environment is seen behind
-_EDGE = 0.3  # of a matte, within which a pixel counts as background or as person
 _TOO_DARK, _TOO_BRIGHT = 0.03, 12.0  # of white's brightness under a light: beyond these a hint is due
 
 
@@ -106,7 +105,7 @@ def relit_frames(
     behind = Behind(how.background, media.width, media.height)
     first = shot.people[0][1]
     length = max(float(first.times[-1]), 1e-9)
-    with SelfieMatte() as mattes:
+    with SelfieMatte(quick=not media.is_photo) as mattes:
         for index, frame in enumerate(counted(media, "relight", len(first), listen)):
             if index >= len(first):
                 break
@@ -118,8 +117,7 @@ def relit_picture(image: np.ndarray, shot: Shot, index: int, light: Light, behin
     """One frame, H x W x 3 uint8 sRGB (x 4 where it is transparent)."""
     keeps = behind.choice == KEEP
     out = image if keeps else foreground(image, np.round(255 * matte).astype(np.uint8))
-    # beside their outline people are mixed with what is behind them, which is not relit: no glow
-    inside = np.clip((matte - _EDGE) / (1 - 2 * _EDGE), 0, 1)
+    inside = edges_left_out(matte)
     shares = [inside if keeps else np.ones_like(matte)]
     if len(shot.people) > 1:
         grounds = territories([one.landmarks_at(p.code(index)) for one, p in shot.people], *image.shape[:2])

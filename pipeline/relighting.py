@@ -39,6 +39,7 @@ _SETTLED = 24  # steps of a fit that starts from nothing
 _LOOKS = 8  # frames of a shot that tell its light
 _SIDE = 288  # pixels of the longer side in which moving pictures are shaded
 _FINE_SIDE = 1024  # photos
+_EDGE = 0.3  # of a matte, within which a pixel counts as background or as person
 _TONES = (0.08, 0.7)  # luminance of skin's albedo that is believed
 _FULL_GLOSS = 0.35  # of it, below which gloss is taken to be weaker as well: dark skin may be bright skin in little light
 _GRAZING = 0.25  # cosine to the camera below which skin tells little
@@ -117,11 +118,17 @@ def _without_rim(tracked: Tracked, rim: int, larger: int, width: int, height: in
 
 @dataclass(frozen=True)
 class Look:
-    """One frame that tells of a person's light: H x W x 3 uint8 sRGB, its code, its 478 x 3 landmarks in pixels."""
+    """One frame that tells of a person's light.
+
+    Attributes:
+        image: H x W x 3 uint8 sRGB.
+        landmarks: 478 x 3 pixels, with MediaPipe's depths where they are `seen`.
+    """
 
     image: np.ndarray
     code: FaceCode
     landmarks: np.ndarray
+    seen: bool = True
 
 
 class Relit:
@@ -133,7 +140,8 @@ class Relit:
         source: the light they stand in; None estimates it.
         fine: shade at (nearly) the picture's own size.
         """
-        self.person = replace(person, detail=person.detail + relief(person, np.stack([one.landmarks for one in looks]), prior))
+        seen = [one.landmarks for one in looks if one.seen]
+        self.person = replace(person, detail=person.detail + relief(person, np.stack(seen), prior)) if seen else person
         self.shader = Shader(LitHead(Head(prior, self.person)))
         self._side = _FINE_SIDE if fine else _SIDE
         self.source = source or self._estimated(prior, looks)
@@ -180,6 +188,11 @@ class Relit:
         lobes = matrix @ lobes_of_directions(transport.directions @ rotation.T)
         return SkinSeen(smooth[y[chosen], x[chosen]] / albedo[chosen], normals[chosen].astype(float), openness, lobes)
 
+    @staticmethod
+    def landmarks_of(person: Person, code: FaceCode, prior: AnnyPrior) -> np.ndarray:
+        """478 x 3: where somebody's landmarks are seen, pixels and depth."""
+        return person.camera.project(prior.at_landmarks(Head(prior, person).posed(code)))
+
     def landmarks_at(self, code: FaceCode) -> np.ndarray:
         """478 x 3: where a code's landmarks are seen, pixels and depth."""
         lit = self.shader.lit
@@ -193,7 +206,7 @@ class Relit:
 
     def __call__(
         self, image: np.ndarray, code: FaceCode, matte: np.ndarray, light: Light, share: np.ndarray | None = None,
-        gain: np.ndarray | None = None,
+        gain: np.ndarray | None = None, camera: Camera | None = None,
     ) -> np.ndarray:  # fmt: skip
         """H x W x 3 uint8 sRGB: the picture with its person under another light.
 
@@ -201,10 +214,19 @@ class Relit:
             image: H x W x 3 uint8 sRGB; matte: H x W in [0, 1], 1 on people.
             share: H x W in [0, 1], how far each pixel changes; None is the matte.
             gain: 3, by how much this frame's own light differs from the shot's.
+            camera: that the picture is seen through, where it is not the person's.
         """
         own = self.source if gain is None else self.source.times(gain)
-        how = change(*self.shader(code, matte, [own, light], *self.size(image)))
+        how = change(*self.shader(code, matte, [own, light], *self.size(image), camera))
         return applied(image, how, matte if share is None else share)
+
+
+def edges_left_out(matte: np.ndarray) -> np.ndarray:
+    """H x W in [0, 1]: how far people change before a background that stays, so that there is no glow.
+
+    Beside their outline they are mixed with what is behind them, which is not relit.
+    """
+    return np.clip((matte - _EDGE) / (1 - 2 * _EDGE), 0, 1)
 
 
 @dataclass(frozen=True)

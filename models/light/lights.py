@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
+from numba import njit
 
 from models.light.harmonics import LUMINANCE, HarmonicLight, basis, environment_directions, spread_directions
 
@@ -87,19 +88,28 @@ class Environment:
 
 
 def sampled(picture: np.ndarray, direction: np.ndarray, turn: float = 0.0) -> np.ndarray:
-    """... x 3 of a latitude-longitude picture at ... x 3 unit directions, bilinear, after turning it by `turn` radians."""
+    """... x 3 float32 of a latitude-longitude picture at ... x 3 unit directions, bilinear, the picture turned by radians."""
+    flat = np.ascontiguousarray(direction.reshape(-1, 3), np.float32)
+    out = np.empty((len(flat), 3), np.float32)
+    _sample(np.ascontiguousarray(picture, np.float32), flat, turn, out)
+    return out.reshape(*direction.shape[:-1], 3)
+
+
+@njit(cache=True, nogil=True)
+def _sample(picture, direction, turn, out):
     height, width = picture.shape[:2]
-    shape = direction.shape[:-1]
-    x, y, z = (direction[..., k].reshape(-1) for k in range(3))
-    column = (((np.arctan2(x, z) - turn) / (2 * np.pi) + 0.5) % 1.0) * width - 0.5
-    row = np.clip(np.arccos(np.clip(-y, -1, 1)) / np.pi * height - 0.5, 0, height - 1)
-    left, top = np.floor(column), np.minimum(np.floor(row), max(height - 2, 0))
-    u, v = (column - left)[:, None], (row - top)[:, None]
-    left, top = left.astype(int) % width, top.astype(int)
-    right, below = (left + 1) % width, np.minimum(top + 1, height - 1)
-    upper = (1 - u) * picture[top, left] + u * picture[top, right]
-    lower = (1 - u) * picture[below, left] + u * picture[below, right]
-    return ((1 - v) * upper + v * lower).reshape(*shape, 3)
+    for n in range(len(direction)):
+        x, y, z = direction[n, 0], direction[n, 1], direction[n, 2]
+        column = (((np.arctan2(x, z) - turn) / (2 * np.pi) + 0.5) % 1.0) * width - 0.5
+        row = min(max(np.arccos(min(max(-y, -1.0), 1.0)) / np.pi * height - 0.5, 0.0), height - 1.0)
+        left, top = int(np.floor(column)), min(int(row), max(height - 2, 0))
+        u, v = np.float32(column - left), np.float32(row - top)
+        right, below = (left + 1) % width, min(top + 1, height - 1)
+        left = left % width
+        for c in range(3):
+            upper = (1 - u) * picture[top, left, c] + u * picture[top, right, c]
+            lower = (1 - u) * picture[below, left, c] + u * picture[below, right, c]
+            out[n, c] = (1 - v) * upper + v * lower
 
 
 LOBES = spread_directions(96)  # an estimated light is made of

@@ -1,7 +1,8 @@
 """The relit picture: what a surface sends back under one light over what it sent back under another, on the picture's own pixels.
 
-Diffuse light is a ratio of irradiances in linear light, so that the picture keeps its albedo, whatever it is. Gloss is taken out
-as the old light's and put in as the new light's: split-sum GGX (Karis 2013) under soft light, GGX (Walter et al. 2007) under lamps.
+Diffuse light is a ratio of irradiances in linear light, so that the picture keeps its albedo, whatever it is. Gloss is taken
+out as the old light's and put in as the new light's: split-sum GGX (Karis 2013) under soft light, GGX (Walter et al. 2007)
+under lamps.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import cv2
 import numpy as np
 from numba import njit, prange
 
-from models.code import FaceCode
+from models.code import Camera, FaceCode
 from models.colour import DECODE, ENCODE
 from models.light.lights import Light
 from models.light.transport import NO_SHADOW, Transport, shadow_map, unshadowed
 from models.raster.cpu import PARALLEL
-from models.relight.surface import LitHead, Surface, surface, unit
+from models.relight.surface import OWN, LitHead, Surface, surface, unit
 
 F0 = 0.028  # of skin, index of refraction 1.4
 ROUGHNESS = 0.5  # of skin: GGX alpha is its square
@@ -35,7 +36,10 @@ def brdf_of_environment(cosine: np.ndarray, roughness: float) -> np.ndarray:
 
 
 @njit(parallel=True, cache=True, nogil=True, fastmath=True)
-def _add_lamp(normal, position, colour, direction, place, near, depth, axes, centre, reach, alpha, bias, diffuse, gloss):
+def _add_lamp(
+    normal, position, colour, direction, place, near, depth, axes, centre, reach, alpha, bias, values, head, glossiness,
+    diffuse, gloss,
+):  # fmt: skip
     """Adds one lamp to diffuse and gloss (H x W x 3)."""
     height, width = normal.shape[:2]
     a2 = alpha * alpha
@@ -70,9 +74,36 @@ def _add_lamp(normal, position, colour, direction, place, near, depth, axes, cen
             hidden = np.float32(1) / ((cosine * (1 - k) + k) * (nv * (1 - k) + k))
             fresnel = np.float32(F0) + np.float32(1 - F0) * (1 - vh) ** 5
             shine = spread * hidden * fresnel * np.float32(0.25) * lit
+            shine *= head[y, x] * values[y, x, values.shape[2] - 1] * glossiness
             for c in range(3):
                 diffuse[y, x, c] += colour[c] * lit
                 gloss[y, x, c] += colour[c] * shine
+
+
+@njit(parallel=True, cache=True, nogil=True, fastmath=True)
+def _soft(values, head, around, first, bounce, glossiness, diffuse, gloss):
+    """Soft light on the head by its vertices, beyond it by `around`."""
+    height, width = head.shape
+    last = values.shape[2] - 1
+    for y in prange(height):
+        for x in range(width):
+            a = head[y, x]
+            shine = a * values[y, x, last] * glossiness
+            for c in range(3):
+                diffuse[y, x, c] = a * values[y, x, first + c] + (np.float32(1) - a) * around[y, x, c] + bounce[c]
+                gloss[y, x, c] = shine * values[y, x, first + 3 + c]
+
+
+@njit(parallel=True, cache=True, nogil=True, fastmath=True)
+def _ratio(before, after, floor, share, out):
+    height, width = before.shape[:2]
+    for y in prange(height):
+        for x in range(width):
+            for c in range(3):
+                was = before[y, x, c]
+                if was < 2 * floor:
+                    was = floor + was * was / (4 * floor)
+                out[y, x, c] = (after[y, x, c] + (was - before[y, x, c]) * share[c]) / was
 
 
 @dataclass(frozen=True)
@@ -111,13 +142,15 @@ class Shader:
         self.transport.seen[lit.inner] = self.transport.seen[lit.lips[open_ > np.median(open_)]].mean(0).astype(np.uint8)
 
     def __call__(
-        self, code: FaceCode, matte: np.ndarray, lights: list[Light], height: int, width: int
+        self, code: FaceCode, matte: np.ndarray, lights: list[Light], height: int, width: int, camera: Camera | None = None
     ) -> list[Shaded]:  # fmt: skip
         """What each of the `lights` makes of one frame, H x W.
 
         Args:
             matte: h x w in [0, 1], 1 on people.
+            camera: that the frame is seen through; None is the person's.
         """
+        camera = camera or self.lit.head.person.camera
         posed = self.lit.head.posed(code)
         normals = self.lit.normals(posed)
         rotation = code.rotation.astype(np.float32)
@@ -132,7 +165,15 @@ class Shader:
             diffuse, openness = self.transport.gathered(own, light.around(there))
             values += [diffuse, light.reflected(mirrored) * (share * openness)[:, None]]
         seen = surface(
-            self.lit, posed, normals, openness, np.concatenate([*values, self.lit.glossy[:, None]], 1), matte, height, width
+            self.lit,
+            posed,
+            normals,
+            openness,
+            np.concatenate([*values, self.lit.glossy[:, None]], 1),
+            matte,
+            camera,
+            height,
+            width,
         )
         centre = posed[self.lit.prior.part == 0].mean(0).astype(np.float64)
         front = unit(normals[self._facing(cosine)].mean(0)) if (cosine > 0.3).any() else np.array([0.0, 0, -1])
@@ -155,20 +196,26 @@ class Shader:
 
     def _finished(self, seen: Surface, k: int, light: Light, posed: np.ndarray, centre: np.ndarray, front: np.ndarray) -> Shaded:
         height, width = seen.head.shape
-        around = cv2.resize((light.shaded(seen.around_normal) * seen.around_open).astype(np.float32), (width, height))
-        head = seen.head[..., None]
-        diffuse = head * seen.values[..., 6 * k : 6 * k + 3] + (1 - head) * around
-        gloss = head * seen.values[..., 6 * k + 3 : 6 * k + 6]
+        around = cv2.resize(light.shaded(seen.around_normal) * seen.around_open, (width, height))
         bounce = BOUNCE * light.shaded(front[None])[0]
-        if light.lamps:
-            shine = np.zeros_like(diffuse)
-            for lamp in (sample for one in light.lamps for sample in one.samples()):
-                bounce = bounce + BOUNCE * _facing_share(lamp, front) * lamp.colour
-                self._add(lamp, seen, posed, centre, diffuse, shine)
-            gloss += head * shine
-        gloss *= seen.values[..., -1:]
-        diffuse += bounce.astype(np.float32)
-        return Shaded(diffuse, gloss * np.float32(self.glossiness))
+        lamps = [sample for one in light.lamps for sample in one.samples()]
+        for lamp in lamps:
+            bounce = bounce + BOUNCE * _facing_share(lamp, front) * lamp.colour
+        diffuse, gloss = np.empty((height, width, 3), np.float32), np.empty((height, width, 3), np.float32)
+        with PARALLEL:
+            _soft(
+                seen.values,
+                seen.head,
+                around,
+                OWN + 6 * k,
+                bounce.astype(np.float32),
+                np.float32(self.glossiness),
+                diffuse,
+                gloss,
+            )
+        for lamp in lamps:
+            self._add(lamp, seen, posed, centre, diffuse, gloss)
+        return Shaded(diffuse, gloss)
 
     def _add(self, lamp, seen: Surface, posed: np.ndarray, centre: np.ndarray, diffuse: np.ndarray, gloss: np.ndarray) -> None:
         shadow = shadow_map(lamp, posed, self.lit.outside, centre) if lamp.shadows else NO_SHADOW
@@ -179,7 +226,8 @@ class Shader:
             _add_lamp(
                 f(seen.normal), f(seen.position), f(lamp.colour), f(nothing if near else lamp.direction),
                 f(centre + lamp.position if near else nothing), near, shadow.depth, f(shadow.axes), f(shadow.centre),
-                np.float32(shadow.reach), np.float32(ROUGHNESS**2), np.float32(_BIAS), diffuse, gloss,
+                np.float32(shadow.reach), np.float32(ROUGHNESS**2), np.float32(_BIAS), seen.values, seen.head,
+                np.float32(self.glossiness), diffuse, gloss,
             )  # fmt: skip
 
 
@@ -192,12 +240,14 @@ def _facing_share(lamp, front: np.ndarray) -> float:
 
 def change(before: Shaded, after: Shaded) -> Change:
     """From how a surface was lit to how it is to be lit; nothing changes where both are the same."""
-    floor = np.float32(_FLOOR * max(float(before.diffuse.mean()), 1e-6))
-    # a smooth maximum; what it adds to the old light is added to the new in proportion, so that the same light changes nothing
-    was = np.where(before.diffuse < 2 * floor, floor + before.diffuse**2 / (4 * floor), before.diffuse)
-    share = after.diffuse.mean((0, 1)) / np.maximum(before.diffuse.mean((0, 1)), 1e-9)
-    ratio = (after.diffuse + (was - before.diffuse) * share) / was
-    return Change(ratio.astype(np.float32), before.gloss, after.gloss)
+    # divided by a smooth maximum; what it adds to the old light is added to the new in proportion, so that the same light
+    # changes nothing and what is sent back stays linear in the new one
+    means = [np.array(cv2.mean(one.diffuse)[:3]) for one in (before, after)]
+    share = (means[1] / np.maximum(means[0], 1e-9)).astype(np.float32)
+    ratio = np.empty_like(before.diffuse)
+    with PARALLEL:
+        _ratio(before.diffuse, after.diffuse, np.float32(max(_FLOOR * means[0].mean(), 1e-6)), share, ratio)
+    return Change(ratio, before.gloss, after.gloss)
 
 
 @njit(parallel=True, cache=True, nogil=True)

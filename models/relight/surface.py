@@ -12,13 +12,15 @@ from functools import lru_cache
 import cv2
 import numpy as np
 import scipy.sparse as sp
+from numba import njit, prange
 from scipy.spatial import Delaunay
 
+from models.code import Camera
 from models.head import Head
 from models.portrait.shade import outward
 from models.portrait.topology import INNER
 from models.prior.face import LEFT_EYE, RIGHT_EYE, AnnyPrior
-from models.raster.cpu import interpolate, rasterise
+from models.raster.cpu import PARALLEL, interpolate, rasterise
 
 _BEHIND = 0.3  # of unit length: how much an outline's normals look at the camera
 _SOFTENINGS = 2  # rounds in which normals are averaged with their neighbours': light spreads below skin
@@ -34,6 +36,9 @@ _FLAT = 0.06  # weight of a body's facing the camera, against 1 of its outline's
 _COARSE = 96  # pixels of the longer side of what is guessed
 
 
+OWN = 5  # normal, depth, openness
+
+
 @dataclass(frozen=True)
 class Surface:
     """One frame's surface.
@@ -41,7 +46,7 @@ class Surface:
     Attributes:
         normal: H x W x 3 unit, camera axes.
         position: H x W x 3 metres, camera axes.
-        values: H x W x C, what the head's vertices carry; 0 beyond it.
+        values: H x W x (OWN + C), what the head's vertices carry, after OWN channels of the surface's own; 0 beyond it.
         head: H x W in [0, 1]: 1 on the head, fading before its rim.
         around_normal: h x w x 3 unit, coarse, of what is around the head.
         around_open: h x w x 1, how much of the light from all around reaches it.
@@ -137,18 +142,18 @@ def _facets(head: Head) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.sqrt((vectors * vectors).sum(-1, keepdims=True)), np.float32(1e-9))
+    length = np.sqrt(np.einsum("...c,...c->...", vectors, vectors))
+    return vectors / np.maximum(length, np.float32(1e-9))[..., None]
 
 
 def surface(
     lit: LitHead, posed: np.ndarray, normals: np.ndarray, openness: np.ndarray, values: np.ndarray, matte: np.ndarray,
-    height: int, width: int,
+    camera: Camera, height: int, width: int,
 ) -> Surface:  # fmt: skip
     """Args:
     posed, normals: V x 3, camera axes; openness: V; values: V x C, carried to the pixels.
     matte: h x w in [0, 1], 1 on people, of any size.
     """
-    camera = lit.head.person.camera
     points = camera.project(posed).astype(np.float32)
     points[:, 0] *= width / camera.width
     points[:, 1] *= height / camera.height
@@ -161,13 +166,29 @@ def surface(
     inside = cv2.distanceTransform(np.pad(drawn, 1, "edge").astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
     head = np.clip(inside / rim, 0, 1).astype(np.float32)
     head = head * head * (3 - 2 * head)
-    around = _around(there[..., :5], head, matte)
-    share = head[..., None]
-    mixed = share * there[..., :4] + (1 - share) * cv2.resize(around[..., :4], (width, height))
-    x, y = np.arange(width, dtype=np.float32) + 0.5 - width / 2, np.arange(height, dtype=np.float32) + 0.5 - height / 2
-    depth, focal = mixed[..., 3], np.float32(camera.focal * width / camera.width)
-    position = np.stack([x[None, :] * depth / focal, y[:, None] * depth / focal, depth], -1)
-    return Surface(unit(mixed[..., :3]), position, there[..., 5:], head, unit(around[..., :3]), around[..., 4:])
+    around = _around(there[..., :OWN], head, matte)
+    beyond = cv2.resize(around[..., :4], (width, height))
+    normal, position = np.empty((height, width, 3), np.float32), np.empty((height, width, 3), np.float32)
+    with PARALLEL:
+        _mixed(there, head, beyond, np.float32(camera.focal * width / camera.width), normal, position)
+    return Surface(normal, position, there, head, unit(around[..., :3]), around[..., 4:])
+
+
+@njit(parallel=True, cache=True, nogil=True, fastmath=True)
+def _mixed(there, head, beyond, focal, normal, position):
+    height, width = head.shape
+    for y in prange(height):
+        for x in range(width):
+            a = head[y, x]
+            b = np.float32(1) - a
+            nx, ny = a * there[y, x, 0] + b * beyond[y, x, 0], a * there[y, x, 1] + b * beyond[y, x, 1]
+            nz = a * there[y, x, 2] + b * beyond[y, x, 2]
+            scale = np.float32(1) / (np.sqrt(nx * nx + ny * ny + nz * nz) + np.float32(1e-9))
+            normal[y, x, 0], normal[y, x, 1], normal[y, x, 2] = nx * scale, ny * scale, nz * scale
+            depth = a * there[y, x, 3] + b * beyond[y, x, 3]
+            position[y, x, 0] = (x + np.float32(0.5) - np.float32(0.5) * width) * depth / focal
+            position[y, x, 1] = (y + np.float32(0.5) - np.float32(0.5) * height) * depth / focal
+            position[y, x, 2] = depth
 
 
 def _around(there: np.ndarray, head: np.ndarray, matte: np.ndarray) -> np.ndarray:

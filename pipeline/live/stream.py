@@ -19,6 +19,8 @@ from pipeline.builtin import BUILTIN
 from pipeline.device import choose_device
 from pipeline.ensemble import open_ensemble
 from pipeline.errors import Refusal
+from pipeline.lights import open_light
+from pipeline.lit_puppet import lit
 from pipeline.live.engine import Engine, Pace
 from pipeline.live.loop import LiveLoop
 from pipeline.live.recorder import PerformanceRecorder
@@ -155,7 +157,10 @@ def _is_camera(media: Media) -> bool:
 
 
 def _loop(source: str, settings: Settings, prior: AnnyPrior, listen: Listener, background: bool = False) -> LiveLoop:
+    light = None if settings.light is None else open_light(settings.light, prior)
     who = open_ensemble(source, prior, settings.cast != "one", choose_device(settings.device), listen)
+    if light is not None:
+        who = lit(who, light, prior)
     return LiveLoop(prior, who, settings, background)
 
 

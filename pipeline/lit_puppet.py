@@ -1,0 +1,65 @@
+"""Whoever is moved, shown under another light: a puppet around a puppet, so that live, batch and the page relight alike."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from capture.face_tracker import FaceMesh
+from capture.matte import SelfieMatte
+from models.code import Camera, FaceCode
+from models.light.lights import Light
+from models.portrait.view import View
+from models.prior.face import AnnyPrior
+from pipeline.ensemble import Ensemble
+from pipeline.puppet import Puppet, rest_picture
+from pipeline.relighting import Look, Relit, edges_left_out
+
+_MOST_FACES = 20
+
+
+class LitPuppet:
+    """One person who is moved, under a light."""
+
+    def __init__(self, puppet: Puppet, relit: Relit, light: Light):
+        self.puppet, self.light = puppet, light
+        self._relit = relit
+        self.person, self.rest, self.base, self.is_video = puppet.person, puppet.rest, puppet.base, puppet.is_video
+        self._mattes = SelfieMatte(quick=True)
+
+    def again(self) -> LitPuppet:
+        return LitPuppet(self.puppet.again(), self._relit, self.light)
+
+    def __call__(
+        self, code: FaceCode, camera: Camera, time: float, plate: View | None = None, matte: bool = False
+    ) -> np.ndarray:  # fmt: skip
+        picture = self.puppet(code, camera, time, plate, matte)
+        if matte:
+            alpha = picture[..., 3].astype(np.float32) / 255
+            everywhere = np.ones_like(alpha)
+            relit = self._relit(np.ascontiguousarray(picture[..., :3]), code, alpha, self.light, everywhere, camera=camera)
+            return np.dstack([relit, picture[..., 3]])
+        alpha = self._mattes(picture)
+        return self._relit(picture, code, alpha, self.light, edges_left_out(alpha), camera=camera)
+
+
+def lit(ensemble: Ensemble, light: Light, prior: AnnyPrior) -> Ensemble:
+    """The same people, each in the light they are shown in now known, under another."""
+    return ensemble.replaced([LitPuppet(puppet, _known(puppet, prior), light) for puppet in ensemble.puppets])
+
+
+def _known(puppet: Puppet, prior: AnnyPrior) -> Relit:
+    """What relighting has to know of somebody, from their picture at rest."""
+    picture = rest_picture(puppet)
+    code = replace(puppet.base, expression=puppet.rest)
+    own = Relit.landmarks_of(puppet.person, code, prior)
+    finder = FaceMesh(_MOST_FACES, still=True)
+    try:
+        faces = finder(picture)
+    finally:
+        finder.close()
+    # of several, the one that lies on them; none where the picture shows them too small for the mesh
+    near = [face for face in faces if np.linalg.norm(face[:468, :2] - own[:468, :2], axis=1).mean() < 0.1 * np.ptp(own[:468, 0])]
+    landmarks = min(near, key=lambda face: np.abs(face[:468, :2] - own[:468, :2]).mean()) if near else None
+    return Relit(puppet.person, prior, [Look(picture, code, own if landmarks is None else landmarks, landmarks is not None)])
