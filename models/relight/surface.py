@@ -227,7 +227,7 @@ def pulled_and_pushed(fields: np.ndarray, weights: np.ndarray) -> np.ndarray:
     full = np.clip(3 * half[1], 1, None)  # what a quarter of its pixels know, a coarser one knows well enough
     coarse = pulled_and_pushed(half[0] * 3 / full, half[1] * 3 / full)
     coarse = cv2.blur(cv2.resize(coarse, fields.shape[1::-1], interpolation=cv2.INTER_LINEAR), (3, 3))
-    return fields / np.maximum(weights, 1) + (1 - np.minimum(weights, 1)) * coarse
+    return fields / np.maximum(weights, 1) + (1 - np.minimum(weights, 1)) * coarse.reshape(fields.shape)
 
 
 def _shrunk(field: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -1,0 +1,258 @@
+"""Lights, how they get to a head, and what they make of a picture: known answers and the laws of light."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from models.code import Camera, FaceCode, Person
+from models.colour import DECODE, to_srgb8
+from models.head import Head
+from models.light.estimate import SkinSeen, estimated_light, lobes_of_directions
+from models.light.harmonics import HarmonicLight, environment_directions, lamp, project_environment, spread_directions
+from models.light.lights import Lamp, Light, ambient_light, light_of_environment, light_of_harmonics, sampled
+from models.light.presets import PRESETS
+from models.light.transport import Transport, shadow_map, unshadowed
+from models.relight.shading import Shader, applied, change
+from models.relight.surface import LitHead, pulled_and_pushed
+
+AHEAD = np.array([0.0, 0.0, -1.0])
+
+
+def directional(direction, strength: float = 1.0, ambient: float = 0.0) -> Light:
+    towards = np.array(direction, float) / np.linalg.norm(direction)
+    return ambient_light(np.full(3, ambient), (Lamp("directional", np.full(3, strength), direction=towards),))
+
+
+def test_an_environments_shading_is_that_of_its_harmonics_where_it_is_smooth():
+    there = environment_directions(64, 128)
+    picture = np.stack([1 + there[..., 0], 2 + there[..., 1], 1.5 + there[..., 2] * there[..., 0]], -1)
+    normals = spread_directions(40)
+    assert np.allclose(light_of_environment(picture).shaded(normals), project_environment(picture).shading(normals), atol=0.02)
+
+
+def test_harmonics_become_the_same_light():
+    light = HarmonicLight(lamp(np.array([0.3, -0.5, -0.8]) / np.sqrt(0.98), np.array([0.1, 0.2, 0.3])))
+    light = HarmonicLight(light.coefficients + ambient_harmonics(0.5))  # nowhere below 0
+    normals = spread_directions(40)
+    assert np.allclose(light_of_harmonics(light).shaded(normals), light.shading(normals), atol=0.01)
+
+
+def ambient_harmonics(level: float) -> np.ndarray:
+    out = np.zeros((9, 3))
+    out[0] = level * np.sqrt(4 * np.pi)
+    return out
+
+
+def test_a_sun_becomes_a_lamp_that_sends_as_much_light():
+    picture = np.full((128, 256, 3), 0.1)
+    there = environment_directions(128, 256)
+    sun = np.array([-0.6, -0.5, -0.62449])
+    picture[(there @ sun) > np.cos(np.radians(2))] = (900.0, 800.0, 600.0)
+    light = light_of_environment(picture)
+    assert len(light.lamps) == 1 and light.lamps[0].direction @ sun > np.cos(np.radians(0.5))
+    edges = np.cos(np.arange(129) / 128 * np.pi)
+    solid = (edges[:-1] - edges[1:]) * 2 * np.pi / 256
+    for normal in (AHEAD, sun, np.array([-1.0, 0, 0])):
+        truth = np.einsum("hw,hwc,h->c", np.maximum(there @ normal, 0), picture, solid) / np.pi
+        found = light.shaded(normal[None])[0] + max(light.lamps[0].direction @ normal, 0) * light.lamps[0].colour
+        assert np.allclose(found, truth, rtol=0.02)
+
+
+def test_turning_carries_all_of_a_light_to_the_right_and_a_whole_turn_returns():
+    picture = np.zeros((64, 128, 3)) + 0.05
+    picture[25:30, 60:66] = 3.0  # ahead
+    light = light_of_environment(picture) + directional([0, -0.3, 1])
+    quarter = light.turned(np.pi / 2)
+    assert quarter.shaded(np.array([[1.0, 0, 0]]))[0, 0] == pytest.approx(light.shaded(np.array([[0, 0, 1.0]]))[0, 0], rel=0.03)
+    assert np.allclose(quarter.lamps[-1].direction, [0.9578, -0.2873, 0], atol=1e-3)
+    behind = light_of_environment(picture).turned(np.pi / 2).environment
+    assert behind.turn == pytest.approx(np.pi / 2)
+    whole = quarter.turned(1.5 * np.pi)
+    normals = spread_directions(50)
+    assert np.allclose(whole.shaded(normals), light.shaded(normals), atol=1e-5)
+    assert np.allclose(whole.lamps[-1].direction, light.lamps[-1].direction)
+
+
+def test_exposure_doubles_and_sums_add():
+    light, other = PRESETS["sunset"](), PRESETS["rim"]().turned(0.4)
+    normals = spread_directions(30)
+    assert np.allclose(light.exposed(1).shaded(normals), 2 * light.shaded(normals), rtol=1e-6)
+    assert np.allclose((light + other).shaded(normals), light.shaded(normals) + other.shaded(normals), atol=1e-5)
+    assert len((light + other).lamps) == len(light.lamps) + len(other.lamps)
+    assert np.allclose(other.exposed(1).lamps[0].colour, 2 * other.lamps[0].colour)
+
+
+def test_an_environment_is_seen_the_right_way_round():
+    picture = np.zeros((64, 128, 3), np.float32)
+    picture[:, 64:80] = 1  # ahead and to the right
+    seen = light_of_environment(picture + 0.01).environment.seen(200.0, 160, 120)
+    assert seen[60, 140, 0] > 0.5 > seen[60, 20, 0]
+
+
+def test_a_picture_in_latitude_and_longitude_is_looked_up_across_its_seam():
+    picture = environment_directions(64, 128)
+    towards = spread_directions(200)
+    towards = towards[np.abs(towards[:, 1]) < 0.95]
+    assert np.abs(sampled(picture, towards) - towards).max() < 0.01
+
+
+def test_an_area_lamp_far_away_is_a_point():
+    one = Lamp("area", np.ones(3), position=np.array([3.0, 0, -4.0]), size=0.1)
+    parts = one.samples()
+    assert len(parts) > 4 and np.allclose(sum(p.colour for p in parts), 1)
+    assert np.allclose(np.mean([p.position for p in parts], 0), one.position)
+
+
+def ball(radius: float, centre, rings: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    theta, phi = np.meshgrid(np.linspace(0, np.pi, rings), np.linspace(0, 2 * np.pi, 2 * rings, endpoint=False), indexing="ij")
+    points = np.stack([np.sin(theta) * np.cos(phi), np.cos(theta), np.sin(theta) * np.sin(phi)], -1).reshape(-1, 3)
+    i, j = np.meshgrid(np.arange(rings - 1), np.arange(2 * rings), indexing="ij")
+    a, b = i * 2 * rings + j, i * 2 * rings + (j + 1) % (2 * rings)
+    cells = np.concatenate([np.stack([a, b, a + 2 * rings], -1), np.stack([b, b + 2 * rings, a + 2 * rings], -1)]).reshape(-1, 3)
+    return radius * points + np.array(centre), cells.astype(np.int32)
+
+
+def test_a_ball_alone_is_all_open_and_one_beside_it_shades_it():
+    points, cells = ball(0.1, (0, 0, 0))
+    alone = Transport.of(points, cells)
+    normals = points / 0.1
+    sent, openness = alone.gathered(normals, np.ones((len(alone.directions), 3)))
+    assert openness.min() > 0.93 and np.abs(sent - 1).mean() < 0.04
+    near, more = ball(0.1, (0.21, 0, 0))
+    both = Transport.of(np.concatenate([points, near]), np.concatenate([cells, more + len(points)]))
+    _, shaded = both.gathered(np.concatenate([normals, normals]), np.ones((len(both.directions), 3)))
+    right, left = np.argmax(points[:, 0]), np.argmin(points[:, 0])
+    # a ball that touches nearly at the zenith hides (r / d)^2 of the cosine-weighted sky
+    assert shaded[right] == pytest.approx(1 - (0.1 / 0.11) ** 2, abs=0.1) and shaded[left] > 0.95
+
+
+@pytest.mark.parametrize("far", [True, False])
+def test_the_shadow_of_a_ball_lies_behind_it(far):
+    points, cells = ball(0.05, (0, 0, 1))
+    lamp_ = (
+        Lamp("directional", np.ones(3), direction=AHEAD) if far else Lamp("point", np.ones(3), position=np.array([0, 0, -0.8]))
+    )
+    seen = shadow_map(lamp_, points, cells, np.array([0.0, 0, 1]))
+    f = np.float32
+    at = lambda x, z: unshadowed(
+        seen.depth, f(seen.axes), f(seen.centre), not far, f(seen.reach), f(x), f(0.0), f(z), f(0.003)
+    )  # fmt: skip
+    assert at(0.0, 1.2) == 0 and at(0.0, 0.9) == 1 and at(0.049 if far else 0.055, 1.2) < 0.5 and at(0.2, 1.2) == 1
+    grown = 0.05 if far else 0.06  # a near lamp's shadow is wider than what throws it
+    assert at(grown * 1.15, 1.2) > 0.5
+
+
+@pytest.fixture(scope="module")
+def shader(prior) -> Shader:
+    person = Person(np.zeros(80), np.zeros((478, 3)), Camera(400.0, 256, 256), np.zeros(52), np.zeros((2, 2)))
+    return Shader(LitHead(Head(prior, person)))
+
+
+@pytest.fixture(scope="module")
+def code() -> FaceCode:
+    return FaceCode(np.zeros(52), np.eye(3), np.array([0.0, 0.0, 0.55]))
+
+
+WHOLE = np.ones((256, 256), np.float32)
+
+
+def picture_under(shader: Shader, code: FaceCode, light: Light, albedo=(0.5, 0.35, 0.28)) -> np.ndarray:
+    """A head as the shader's own light leaves it, without gloss."""
+    seen = shader(code, WHOLE, [light], 256, 256)[0]
+    return to_srgb8(np.round(65535 * np.clip(seen.diffuse * np.array(albedo), 0, 1)).astype(np.uint16))
+
+
+def relit(shader: Shader, code: FaceCode, image: np.ndarray, before: Light, after: Light) -> np.ndarray:
+    return applied(image, change(*shader(code, WHOLE, [before, after], 256, 256)), WHOLE)
+
+
+def linear(image: np.ndarray) -> np.ndarray:
+    return DECODE[image] / 65535
+
+
+def test_the_same_light_changes_nothing(shader, code):
+    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    for light in (PRESETS["sunset"](), directional([-1, -0.2, -0.5], ambient=0.05), PRESETS["rim"]()):
+        away = np.abs(relit(shader, code, image, light, light).astype(int) - image)
+        assert away.max() <= 1
+
+
+def test_there_and_back_is_where_it_was(shader, code):
+    image = picture_under(shader, code, PRESETS["overcast"]())
+    there = relit(shader, code, image, PRESETS["overcast"](), directional([0.4, -0.4, -1], ambient=0.3))
+    back = relit(shader, code, there, directional([0.4, -0.4, -1], ambient=0.3), PRESETS["overcast"]())
+    assert -10 * np.log10(np.mean((back / 255.0 - image / 255.0) ** 2)) > 35
+
+
+def test_two_lamps_are_the_sum_of_each(shader, code):
+    shader.glossiness = 1.0
+    image = picture_under(shader, code, ambient_light(np.full(3, 0.5)))
+    before, one, two = ambient_light(np.full(3, 1.0)), directional([-1, 0, -1], 0.5), directional([0.5, -0.8, -1], 0.4)
+    each = [linear(relit(shader, code, image, before, light)) for light in (one, two, one + two)]
+    assert np.abs(each[0] + each[1] - each[2]).max() < 0.02  # codes round
+
+
+def test_twice_the_exposure_is_twice_the_light(shader, code):
+    image = picture_under(shader, code, ambient_light(np.full(3, 0.3)))
+    before, after = ambient_light(np.full(3, 1.0)), PRESETS["window"]()
+    once, twice = (linear(relit(shader, code, image, before, light)) for light in (after, after.exposed(1)))
+    clear = (twice < 0.98) & (once > 0.02)
+    assert np.abs(twice / np.maximum(2 * once, 1e-9) - 1)[clear].mean() < 0.02
+
+
+def test_a_grey_light_changes_no_hue(shader, code):
+    image = picture_under(shader, code, ambient_light(np.full(3, 0.8)))
+    shader.glossiness = 0.0  # gloss is white whatever the skin
+    out = linear(relit(shader, code, image, ambient_light(np.full(3, 1.0)), directional([-1, -0.3, -0.8], ambient=0.2)))
+    shader.glossiness = 1.0
+    was = linear(image)
+    lit = (out.min(-1) > 0.02) & (was.min(-1) > 0.02)
+    assert np.abs(out / out.sum(-1, keepdims=True) - was / was.sum(-1, keepdims=True))[lit].max() < 0.02
+
+
+def test_a_nose_throws_its_shadow_on_the_cheek(shader, code):
+    left = shader(code, WHOLE, [directional([-1, 0, -0.45])], 256, 256)[0].diffuse[..., 0]
+    bare = replace(directional([-1, 0, -0.45]).lamps[0], shadows=False)
+    free = shader(code, WHOLE, [ambient_light(np.zeros(3), (bare,))], 256, 256)[0].diffuse[..., 0]
+    shade = (free > 0.2) & (left < 0.3 * free)
+    assert 60 < shade.sum() < 4000
+    assert np.nonzero(shade)[1].mean() > 128  # the lamp is at the picture's left
+
+
+def test_inside_of_an_open_mouth_there_is_light(shader, prior):
+    talking = FaceCode(np.zeros(52), np.eye(3), np.array([0.0, 0.0, 0.55]))
+    posed = shader.lit.head.posed(talking)
+    normals = shader.lit.normals(posed)
+    sent, _ = shader.transport.gathered(normals, np.ones((len(shader.transport.directions), 3)))
+    assert sent[shader.lit.inner].min() > 0.3
+
+
+def test_a_lamp_is_found_from_what_it_lights():
+    normals = spread_directions(900)
+    normals = normals[normals[:, 2] < -0.3]
+    transport = Transport(spread_directions(192), np.full((len(normals), 192), 255, np.uint8))
+    matrix = transport.matrix(normals, np.arange(len(normals)))
+    lobes = matrix @ lobes_of_directions(transport.directions)
+    towards = np.array([-0.6, -0.4, -0.69282])
+    colour = np.maximum(normals @ towards, 0)[:, None] * np.array([0.9, 0.8, 0.6]) + 0.15
+    rng = np.random.default_rng(0)
+    noisy = colour * rng.normal(1, 0.03, (len(colour), 1))
+    noisy[::20] = 1.5  # what is no skin
+    skin = SkinSeen(noisy, normals, matrix.sum(1), lobes)
+    light = estimated_light(skin, HarmonicLight(ambient_harmonics(0.5)))
+    assert light.lamps[0].direction @ towards > np.cos(np.radians(6))
+    made = light.shaded(normals) + np.maximum(normals @ light.lamps[0].direction, 0)[:, None] * light.lamps[0].colour
+    assert np.abs(made - colour).mean() < 0.05
+
+
+def test_scattered_values_are_carried_everywhere():
+    weights = np.zeros((40, 50, 1), np.float32)
+    weights[5, 5] = weights[30, 45] = 1
+    fields = weights * 0
+    fields[5, 5], fields[30, 45] = 2.0, 4.0
+    out = pulled_and_pushed(fields, weights)[..., 0]
+    assert out[5, 5] == pytest.approx(2) and out[30, 45] == pytest.approx(4) and 2 <= out.min() <= out.max() <= 4
+    assert out[8, 8] < 2.9 and out[28, 42] > 3.1
