@@ -16,13 +16,18 @@ import cv2
 import numpy as np
 
 from capture.face_tracker import FaceMesh
+from capture.media import StillPicture
 from models.code import FaceCode
+from models.colour import DECODE
 from models.head import Head
 from models.light.harmonics import HarmonicLight, lamp
+from models.light.lights import Lamp, Light, ambient_light
 from models.prior.face import AnnyPrior, load_prior
 from models.prior.synthetic import encode_srgb, vertex_normals
 from models.raster.cpu import interpolate, rasterise
 from pipeline.fitting import LandmarkModel
+from pipeline.relight import Behind, relit_picture
+from pipeline.relighting import Shot, look_at
 from pipeline.shot import fit_person, frame_fitter
 
 _FARTHEST = 62.5  # degrees from the camera, so that the lamps at an azimuth of 60 are among them
@@ -32,6 +37,8 @@ _RIM = 40  # grey around a face
 _LARGER, _MARGIN = 3, 0.3  # as faces are tracked: times as large, with so much of the width around them
 _FARTHEST_SHIFT = 8  # pixels
 _DARKEST = 0.02  # of a shading that is divided by
+_SHADOWED = 1 / 3
+_ENOUGH = 0.02  # of the skin in shadow, for pictures whose shadows are compared
 _SETTLED = 24  # steps of a fit to one picture
 Method = Callable[["Sitter", np.ndarray], np.ndarray]
 
@@ -155,6 +162,37 @@ def harmonic(sitter: Sitter, direction: np.ndarray) -> np.ndarray:
 BASELINES: dict[str, Method] = {"unchanged": unchanged, "Lambert ratio": lambert, "harmonic ratio": harmonic}
 
 
+class OurOwn:
+    """The product's relighting, as its command does it: the frontal picture in, a picture out."""
+
+    def __init__(self, prior: AnnyPrior, known: bool):
+        """Args:
+        known: the frontal lamp is given; else it is estimated.
+        """
+        self._prior, self._known = prior, known
+        self._shots: dict[str, Shot] = {}
+
+    def __call__(self, sitter: Sitter, direction: np.ndarray) -> np.ndarray:
+        picture = cv2.cvtColor(encode_srgb(sitter.source), cv2.COLOR_GRAY2RGB)
+        if sitter.name not in self._shots:
+            front = _lamp(np.array([0.0, 0.0, -1.0])) if self._known else None
+            self._shots[sitter.name] = look_at(StillPicture(picture, sitter.name), self._prior, front)
+        behind = Behind("keep", picture.shape[1], picture.shape[0])
+        everywhere = np.ones(picture.shape[:2], np.float32)  # the pictures are cut within the face: no matte
+        out = relit_picture(picture, self._shots[sitter.name], 0, _lamp(direction), behind, everywhere)
+        return DECODE[out[..., 1]] / 65535
+
+
+def _lamp(direction: np.ndarray) -> Light:
+    return ambient_light(np.zeros(3), (Lamp("directional", np.full(3, 0.8), direction=direction),))
+
+
+def shadow(picture: np.ndarray, source: np.ndarray, skin: np.ndarray) -> np.ndarray:
+    """H x W bool: skin that is darker against its frontal picture than a third of what most of it is."""
+    ratio = cv2.GaussianBlur(picture, (0, 0), 1.0) / np.maximum(cv2.GaussianBlur(source, (0, 0), 1.0), _DARKEST)
+    return skin & (ratio < _SHADOWED * np.median(ratio[skin]))
+
+
 def decibels(made: np.ndarray, truth: np.ndarray, skin: np.ndarray) -> float:
     """PSNR in linear light over skin, under the gain that suits it best."""
     a, b = made[skin], truth[skin]
@@ -163,14 +201,22 @@ def decibels(made: np.ndarray, truth: np.ndarray, skin: np.ndarray) -> float:
 
 
 def yale(media: Path, row, head) -> None:
-    """The baselines that relighting is to beat, by the lamp's angle to the camera."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in BASELINES}
-    for sitter in read_sitters(media / "light/yale_b", load_prior()):
+    """Relighting and the baselines that it is to beat, by the lamp's angle to the camera."""
+    prior = load_prior()
+    methods = BASELINES | {"relight, lamp given": OurOwn(prior, True), "relight, lamp estimated": OurOwn(prior, False)}
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in methods}
+    for sitter in read_sitters(media / "light/yale_b", prior):
         for direction, truth in sitter.targets:
-            for name, method in BASELINES.items():
-                found[name].append((from_front(direction), decibels(method(sitter, direction), truth, sitter.skin)))
-    head("method", "pictures", *(f"{low:.0f} to {high:.0f} degrees, dB" for low, high in _BANDS), "mean dB")
-    for name, pairs in found.items():
-        angle, value = np.array(pairs).T
+            dark = shadow(truth, sitter.source, sitter.skin)
+            for name, method in methods.items():
+                made = method(sitter, direction)
+                ours = shadow(made, sitter.source, sitter.skin)
+                overlap = (
+                    (ours & dark).sum() / max((ours | dark).sum(), 1) if dark.sum() > _ENOUGH * sitter.skin.sum() else np.nan
+                )
+                found[name].append((from_front(direction), decibels(made, truth, sitter.skin), overlap))
+    head("method", "pictures", *(f"{low:.0f} to {high:.0f} degrees, dB" for low, high in _BANDS), "mean dB", "shadows' overlap")
+    for name, told in found.items():
+        angle, value, overlap = np.array(told).T
         bands = [value[(angle > low) & (angle <= high + 1e-6)].mean() for low, high in _BANDS]
-        row(name, len(value), *bands, value.mean())
+        row(name, len(value), *bands, value.mean(), np.nanmean(overlap))
