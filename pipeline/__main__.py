@@ -332,10 +332,12 @@ def quiet_natives() -> None:
     sys.stderr = ours
 
 
-def main() -> int:
-    """Parses, runs, and turns what went wrong into one line and an exit code."""
-    # as with Ctrl-C, being told to end leaves nothing half-written; in the background of a script Ctrl-C itself may be deaf
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+def main(words: list[str] | None = None) -> int:
+    """Parses, runs, and turns what went wrong into one line and an exit code.
+
+    Args:
+        words: of the command line; None takes the process' own.
+    """
     names = {
         "reenact": Reenact, "live": Live, "relight": Relight, "track": Track,
         "avatar": LearnAvatar, "evaluate": Evaluate, "bench": Bench,
@@ -343,9 +345,8 @@ def main() -> int:
         "evaluate-encoder": EvaluateEncoder,
     }  # fmt: skip
     command = tyro.extras.subcommand_cli_from_dict(
-        names, prog="python -m pipeline", description="One person's performance drives another person's picture."
+        names, args=words, prog="python -m pipeline", description="One person's performance drives another person's picture."
     )
-    quiet_natives()
     from capture.errors import MediaError
     from models.errors import ModelError
     from pipeline.errors import Refusal
@@ -364,4 +365,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # as with Ctrl-C, being told to end leaves nothing half-written; in the background of a script Ctrl-C itself may be deaf
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    quiet_natives()
     sys.exit(main())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -141,6 +144,28 @@ class Synthetic:
 @pytest.fixture
 def synthetic(prior: AnnyPrior):
     return lambda **options: Synthetic(prior, **options)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def command(*words: object) -> Done:
+    """`python -m pipeline WORDS`, without the seconds that another process takes to start."""
+    from pipeline.__main__ import main
+
+    said, complained = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return Done(code, said.getvalue(), complained.getvalue())
 
 
 def write_clip(path: Path, pictures, times=None, rate: int = 30, **options) -> Path:

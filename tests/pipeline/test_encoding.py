@@ -1,8 +1,6 @@
 """The encoder at work: synthetic clips with known codes, refinement, dense and encoder-only tracking, bad input."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +26,7 @@ from pipeline.real_faces import read_real_faces
 from pipeline.refinement import Refiner, Seen, SeenPoints
 from pipeline.report import track_report
 from pipeline.tracking import track
-from tests.conftest import expression, turned, write_clip
+from tests.conftest import command, expression, turned, write_clip
 from tests.models.test_encoder import codes_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -245,11 +243,6 @@ def test_training_folders_may_hold_anything(synthetic, tmp_path):
     assert np.isfinite(faces.marks).any() and faces.crops.shape == (2, SIZE, SIZE, 3)
 
 
-def command(*words: object) -> tuple[int, str]:
-    done = subprocess.run([sys.executable, "-m", "pipeline", *map(str, words)], cwd=ROOT, capture_output=True, text=True)
-    return done.returncode, done.stderr.strip().splitlines()[-1] if done.stderr.strip() else ""
-
-
 def test_bad_commands_say_one_line(tmp_path):
     cases = (
         (("track", "--input", "x.mp4", "--output", tmp_path / "p.safetensors", "--dense", "--encoder-only"), "x.mp4"),
@@ -259,8 +252,8 @@ def test_bad_commands_say_one_line(tmp_path):
         (("train-encoder", "--output", tmp_path / "w.safetensors", "--resume"), "no encoder weights there"),
     )
     for words, said in cases:
-        code, line = command(*words)
-        assert code == 2 and said in line, (words, line)
+        done = command(*words)
+        assert done.returncode == 2 and said in done.stderr.strip().splitlines()[-1], (words, done.stderr)
     assert not list(tmp_path.iterdir())
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from capture.environment import read_environment
 from capture.errors import MediaError
-from capture.media import StillPicture, open_media
+from capture.media import Excerpt, StillPicture, open_media
 from capture.photo import read_photo, write_photo
 from capture.video import VideoReader
 from models.colour import DECODE
@@ -24,7 +24,7 @@ from pipeline.lights import open_light
 from pipeline.reenactment import Settings
 from pipeline.relight import Behind, Relighting, relight, relit_picture
 from pipeline.relighting import Shot, look_at
-from tests.conftest import write_clip
+from tests.conftest import command, write_clip
 
 
 @pytest.fixture(scope="module")
@@ -286,11 +286,22 @@ def test_every_preset_lights_something():
 
 @pytest.mark.media
 def test_light_that_changes_is_followed(media, prior):
-    clip = media / "odd/global_brightness_pulsing.mp4"
-    shot = look_at(open_media(clip), prior)
+    clip = Excerpt(open_media(media / "odd/global_brightness_pulsing.mp4"), 0, 60)
+    shot = look_at(clip, prior)
     assert shot.gains is not None
     seen = shot.people[0][1].tracked
-    level = np.array([frame.image.mean() for frame, _ in zip(open_media(clip), seen)])[seen[: len(seen)]]
+    level = np.array([frame.image.mean() for frame in clip])[seen]
     assert np.corrcoef(np.log(shot.gains[seen].mean(1)), np.log(level))[0, 1] > 0.7
-    steady = look_at(open_media(media / "face/talking_head_male_suit_30fps_960.mp4"), prior)
+    steady = look_at(Excerpt(open_media(media / "face/talking_head_male_turning_25fps_512.mp4"), 0, 60), prior)
     assert steady.gains is None
+
+
+def test_the_command_says_what_it_made_and_what_is_wrong_with_it(tmp_path):
+    out, told = tmp_path / "out.png", tmp_path / "r.json"
+    words = "relight", "--input", BUILTIN, "--light", "studio", "--output", out
+    done = command(*words, "--rotate=-90", "--exposure", 1, "--json", told)
+    assert done.returncode == 0 and "512x512, under studio" in done.stdout, done.stderr
+    assert json.loads(told.read_text())["people"] == 1 and out.is_file()
+    for more, said in ((("--rotate", "round"), "expected degrees"), (("--exposure", 40), "out of range")):
+        done = command(*words, *more)
+        assert done.returncode == 2 and said in done.stderr and len(done.stderr.strip().splitlines()) == 1
