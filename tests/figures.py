@@ -366,6 +366,12 @@ def yale(media: Path) -> None:
     measured(media, row, head)
 
 
+def relight_truth(media: Path) -> None:
+    from tests.relight_truth import truth
+
+    truth(media, row, head)
+
+
 def live_overload(media: Path) -> None:
     from tests.live_figures import overload
 
@@ -377,6 +383,7 @@ NAMES = {
     "speed": speed, "cross": cross, "encoder": encoder, "raster": raster,
     "photometric": photometric, "dense": dense, "shape": shape, "avatar": avatar, "avatar-speed": avatar_speed,
     "avatar-ablations": avatar_ablations, "live": live, "live-overload": live_overload, "yale": yale,
+    "relight-truth": relight_truth,
 }  # fmt: skip
 
 if __name__ == "__main__":
