@@ -22,14 +22,17 @@ _MOST_FACES = 20
 class LitPuppet:
     """One person who is moved, under a light."""
 
-    def __init__(self, puppet: Puppet, relit: Relit, light: Light):
+    def __init__(self, puppet: Puppet, relit: Relit, light: Light, mattes: SelfieMatte | None = None):
+        """Args:
+        mattes: what is known beside the memory, to be shared with whoever shows the same person again.
+        """
         self.puppet, self.light = puppet, light
         self._relit = relit
         self.person, self.rest, self.base, self.is_video = puppet.person, puppet.rest, puppet.base, puppet.is_video
-        self._mattes = SelfieMatte(quick=True)
+        self._mattes = mattes or SelfieMatte(quick=True)
 
     def again(self) -> LitPuppet:
-        return LitPuppet(self.puppet.again(), self._relit, self.light)
+        return LitPuppet(self.puppet.again(), self._relit, self.light, self._mattes)
 
     def __call__(
         self, code: FaceCode, camera: Camera, time: float, plate: View | None = None, matte: bool = False

@@ -278,7 +278,13 @@ def look_at(
         listen("light", min(index + 1, len(skin)), len(skin))
     relit: list[tuple[Relit, Performance]] = []
     for k in numbers:
-        one = Relit(tracked.performances[k].person, prior, looks[k], source, fine=media.is_photo)
+        person = tracked.performances[k].person
+        try:
+            one = Relit(person, prior, looks[k], source, fine=media.is_photo)
+        except Refusal:  # too dark or too bright a face among others: it stands in the same light
+            if not relit:
+                raise
+            one = Relit(person, prior, looks[k], relit[0][0].source, fine=media.is_photo)
         relit.append((one, replace(tracked.performances[k], person=one.person)))
     return Shot(relit, None if source is not None or media.is_photo else _light_over_time(relit[0][0], first, skin))
 

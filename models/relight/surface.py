@@ -86,7 +86,6 @@ class LitHead:
         for name, share in _GLOSSY.items():
             self.glossy[of([prior.regions.index(name)])] = share
         self._balls = (prior.part == LEFT_EYE) | (prior.part == RIGHT_EYE)
-        self.centre = head.neutral[prior.part == 0].mean(0)
         self._cells, self._corners, self._weights, self._share = _facets(head)
 
     @property
