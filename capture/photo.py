@@ -14,6 +14,7 @@ from capture.frame import Frame
 
 _MOST_PIXELS = 100_000_000
 _BACKDROP = (128, 128, 128)  # what shows through transparent parts: grey favours neither light nor dark hair
+_DESCRIPTION = 0x010E  # EXIF's ImageDescription
 Image.MAX_IMAGE_PIXELS = _MOST_PIXELS
 
 
@@ -97,13 +98,20 @@ def check_photo_output(path: str | Path) -> None:
         raise MediaError(f"{path}: can't be written. Name a place you may write to.")
 
 
-def write_photo(path: str | Path, image: np.ndarray) -> None:
-    """Writes H x W x 3 uint8 sRGB as PNG, JPEG or WebP by the name's ending, aside first and then renamed."""
+def write_photo(path: str | Path, image: np.ndarray, comment: str | None = None) -> None:
+    """Writes H x W x 3 uint8 sRGB (x 4 with alpha) as PNG, JPEG or WebP by the name's ending, aside first and then renamed.
+
+    Args:
+        comment: what its EXIF says it shows.
+    """
     check_photo_output(path)
     path = Path(path)
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
-        Image.fromarray(image).save(partial, quality=95)
+        about = Image.Exif()
+        if comment:
+            about[_DESCRIPTION] = comment
+        Image.fromarray(image).save(partial, quality=95, exif=about)
         os.replace(partial, path)
     except OSError as error:
         raise MediaError(f"{path}: can't be written ({error.strerror or error}). Name a place you may write to.") from None

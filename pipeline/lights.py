@@ -25,13 +25,15 @@ _HARMONICS = (
 )
 
 
-def open_light(choice: str, prior: AnnyPrior) -> Light:
+def open_light(choice: str | Light, prior: AnnyPrior) -> Light:
     """Args:
-    choice: ENV.hdr, ENV.exr, SH.txt, LIGHTS.json, a preset's name, or from:PHOTO.
+    choice: ENV.hdr, ENV.exr, SH.txt, LIGHTS.json, a preset's name, or from:PHOTO; or a light, which is that.
 
     Raises:
         MediaError, Refusal: one line that says what, got, expected, next step.
     """
+    if isinstance(choice, Light):
+        return choice
     if choice in PRESETS:
         return PRESETS[choice]()
     if choice.startswith(FROM):

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from models.code import Camera, FaceCode, Person
+from models.light.lights import Light
 from models.portrait.view import View
 from pipeline.device import DeviceChoice
 from pipeline.puppet import Puppet
@@ -41,7 +42,7 @@ class Settings:
     cast: CastChoice = "one"
     smoothing: float = 1.0
     background: str = "keep"
-    light: str | None = None
+    light: str | Light | None = None
     mark: bool = False
     comment: str | None = None
     device: DeviceChoice = "auto"

@@ -46,7 +46,7 @@ class Relighting:
         exposure: stops.
         background: `keep`, `light`, `transparent`, or a picture's path.
         smoothing: of the tracking.
-        mark: the visible mark on every picture.
+        mark: the visible mark on every picture; comment: what a file's metadata say.
     """
 
     turn: tuple[float, float] = (0.0, 0.0)
@@ -54,6 +54,7 @@ class Relighting:
     background: str = KEEP
     smoothing: float = 1.0
     mark: bool = False
+    comment: str | None = None
 
     def light_at(self, light: Light, share: float) -> Light:
         """The light at a share (0 to 1) of the time."""
@@ -114,13 +115,14 @@ def relit_frames(
 
 
 def relit_picture(image: np.ndarray, shot: Shot, index: int, light: Light, behind: Behind, matte: np.ndarray) -> np.ndarray:
-    """One frame, H x W x 3 uint8 sRGB (x 4 where it is transparent)."""
+    """One frame, H x W x 3 uint8 sRGB (x 4 where it is transparent); of any size, and `behind` of the same."""
     keeps = behind.choice == KEEP
     out = image if keeps else foreground(image, np.round(255 * matte).astype(np.uint8))
     inside = edges_left_out(matte)
     shares = [inside if keeps else np.ones_like(matte)]
     if len(shot.people) > 1:
-        grounds = territories([one.landmarks_at(p.code(index)) for one, p in shot.people], *image.shape[:2])
+        scale = image.shape[1] / shot.people[0][0].person.camera.width
+        grounds = territories([one.landmarks_at(p.code(index)) * scale for one, p in shot.people], *image.shape[:2])
         shares = [ground * inside if keeps else ground for ground in grounds]
     gain = None if shot.gains is None else shot.gains[index]
     for (one, performance), share in zip(shot.people, shares):
@@ -154,7 +156,7 @@ def relight(
     results = []
     for name, path in outputs.items():
         frames = relit_frames(media, shot, lights[name], how, listen)
-        count = _write(path, media, frames, how, lossless)
+        count = write_relit(path, media, frames, how, lossless)
         results.append({"light": name, "output": str(path), "frames": count})
     return {
         "input": source, "width": media.width, "height": media.height, "people": len(shot.people), "results": results,
@@ -204,16 +206,17 @@ def _outputs(output: str | Path, names: list[str], media: Media, many: bool, how
     return paths
 
 
-def _write(path: Path, media: Media, frames: Iterator[Frame], how: Relighting, lossless: bool) -> int:
+def write_relit(path: Path, media: Media, frames: Iterator[Frame], how: Relighting, lossless: bool = False) -> int:
+    """Writes what `relit_frames` of `media` gives, with its sound; how many there were."""
     finished = lambda frame: marked(frame.image) if how.mark else frame.image
     if media.is_photo:
-        write_photo(path, finished(next(iter(frames))))
+        write_photo(path, finished(next(iter(frames))), how.comment)
         return 1
     count = 0
     sound = media if media.has_audio else None
     with VideoWriter(
         path, media.width, media.height, audio_from=sound.path if sound else None, audio_start=getattr(sound, "start", 0.0),
-        rate=media.average_rate, lossless=lossless, alpha=how.background == TRANSPARENT,
+        rate=media.average_rate, lossless=lossless, alpha=how.background == TRANSPARENT, comment=how.comment,
     ) as writer:  # fmt: skip
         for frame in frames:
             writer.write(finished(frame), frame.time, frame.duration)

@@ -366,6 +366,14 @@ def yale(media: Path) -> None:
     measured(media, row, head)
 
 
+def relight(media: Path) -> None:
+    """The laws of light, flicker, skin tones and speed on real clips."""
+    from tests.relight_figures import flicker, laws, speed, tones
+
+    for measured in (laws, flicker, tones, speed):
+        measured(media, row, head)
+
+
 def relight_truth(media: Path) -> None:
     from tests.relight_truth import truth
 
@@ -382,7 +390,7 @@ NAMES = {
     "landmarks": landmarks, "self": self_, "jitter": jitter, "lengths": lengths, "odd": odd, "memory": memory, "prior": prior,
     "speed": speed, "cross": cross, "encoder": encoder, "raster": raster,
     "photometric": photometric, "dense": dense, "shape": shape, "avatar": avatar, "avatar-speed": avatar_speed,
-    "avatar-ablations": avatar_ablations, "live": live, "live-overload": live_overload, "yale": yale,
+    "avatar-ablations": avatar_ablations, "live": live, "live-overload": live_overload, "yale": yale, "relight": relight,
     "relight-truth": relight_truth,
 }  # fmt: skip
 

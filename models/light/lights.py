@@ -136,7 +136,7 @@ def _spread(picture: np.ndarray, towards: np.ndarray, width: float) -> np.ndarra
     return out.reshape(towards.shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Light:
     """Everything that shines.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import secrets
 import shutil
 import tempfile
@@ -17,7 +16,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from capture.errors import MediaError
-from capture.media import open_media
 from models.avatar.avatar import SUFFIX, Avatar, is_avatar, load_avatar
 from models.errors import ModelError
 from models.prior.face import AnnyPrior
@@ -29,17 +27,20 @@ from pipeline.device import choose_device
 from pipeline.ensemble import Ensemble, ensemble_of
 from pipeline.errors import Refusal
 from pipeline.flow import reenact
+from pipeline.lit_puppet import lights_known, lit
 from pipeline.live.loop import LiveLoop
 from pipeline.page.browser import output_view
+from pipeline.page.door import comment, require_consent, require_short, shown
+from pipeline.page.lighting import Lighting, Wanted
 from pipeline.page.visit import LiveVisit, as_url, limited
 from pipeline.puppet import AvatarPuppet, rest_picture
 from pipeline.reenactment import CastChoice, Settings
+from pipeline.relighting import Relit
 from pipeline.retargeting import Gains
 from pipeline.source import Source, open_source, prepare_everyone, prepare_source
 
-_LONGEST = 600.0  # seconds of a visitor's video
-_AGREED = "Reenacted with Understudy; not a record of what happened."
 PICTURE = "picture"  # of the backgrounds, the one that is a file
+_KEPT = 4  # sources
 LIVE_VISITORS = 2  # at once; two cores carry no more
 
 
@@ -48,23 +49,34 @@ class Page:
 
     def __init__(self, prior: AnnyPrior):
         self.prior, self._device = prior, choose_device("auto")
+        self.lighting = Lighting(prior)
         self._sources: dict[tuple[str, bool], list[Source] | Avatar] = {}
+        self._known: dict[tuple[str, bool], list[Relit]] = {}  # the light that sources are shown in
         self._room, self._live = threading.Lock(), 0  # visitors in the Live tab
         self._visits: dict[str | None, LiveVisit] = {}  # by Gradio's session
         self._expected: dict[str, LiveVisit] = {}  # by the ticket with which a browser is to connect
 
-    def ensemble(self, name: str, cast: CastChoice = "one") -> Ensemble:
-        """Whom a source shows, ready to be moved by one visitor."""
-        source = self.source(name, cast != "one")
+    def ensemble(self, name: str, cast: CastChoice = "one", light: Wanted | None = None) -> Ensemble:
+        """Whom a source shows, ready to be moved by one visitor; under a light, where one is wanted."""
+        source, key = self.source(name, cast != "one"), (name, cast != "one")
         if isinstance(source, Avatar):
-            return Ensemble([AvatarPuppet(source, self.prior, self._device)])
-        return ensemble_of(source)
+            who = Ensemble([AvatarPuppet(source, self.prior, self._device)])
+        else:
+            who = ensemble_of(source)
+        if light is None:
+            return who
+        shining = self.lighting.light(light)
+        if key not in self._known:
+            while len(self._known) >= _KEPT:
+                self._known.pop(next(iter(self._known)))
+            self._known[key] = lights_known(who, self.prior)
+        return lit(who, shining, self.prior, self._known[key])
 
     def source(self, name: str, everyone: bool = False) -> list[Source] | Avatar:
         """A prepared source, of its largest face or of everyone in it; the last few are kept."""
         key = (name, everyone)
         if key not in self._sources:
-            while len(self._sources) >= 4:
+            while len(self._sources) >= _KEPT:
                 self._sources.pop(next(iter(self._sources)))
             if is_avatar(name):
                 prepared = load_avatar(name, self.prior)
@@ -86,13 +98,17 @@ class Page:
         try:
             check_background(picture)
         except (MediaError, Refusal) as error:
-            gr.Warning(f"{_shown(error, picture)} Their own background stays.", duration=12)
+            gr.Warning(f"{shown(error, picture)} Their own background stays.", duration=12)
             return KEEP, asks
         return picture, asks
 
-    def view(self, name: str) -> str:
+    def view(self, name: str, light: Wanted | None = None) -> str:
         """The Live tab's picture while nobody is live: a source at rest."""
-        return output_view(as_url(limited(rest_picture(self.ensemble(name).puppets[0]))))
+        return output_view(as_url(limited(self.rest(name, light))))
+
+    def rest(self, name: str, light: Wanted | None = None) -> np.ndarray:
+        """H x W x 3 uint8 sRGB: a source at rest."""
+        return rest_picture(self.ensemble(name, light=light).puppets[0])
 
     def items(self, names: list[str]) -> list[tuple]:
         """(picture, caption) of every source in the gallery."""
@@ -113,18 +129,18 @@ class Page:
         """A visitor's own portrait joins the gallery and is chosen."""
         if file is None:
             return gr.skip(), gr.skip(), gr.skip()
-        _require_consent(agreed)
+        require_consent(agreed)
         try:
-            _require_short(file)
+            require_short(file)
             self.source(file)
         except (MediaError, ModelError, Refusal) as error:
-            raise gr.Error(_shown(error, file), duration=12, print_exception=False) from None
+            raise gr.Error(shown(error, file), duration=12, print_exception=False) from None
         names = [*names, file]
         return names, self.gallery(names), file
 
     def reenact(
         self, name: str, driver: str | None, audio: str, person: float, pose: str, cast: CastChoice,
-        background: str, *gains: float, progress=gr.Progress(),
+        background: str, light: Wanted | None, *gains: float, progress=gr.Progress(),
     ):  # fmt: skip
         """The Video tab's button."""
         name_of_it = "reenacted.webm" if background == TRANSPARENT else "reenacted.mp4"
@@ -133,16 +149,18 @@ class Page:
         def listen(stage: str, done: int, total: int | None) -> None:
             progress((done, total) if total else None, desc=stage)
 
-        settings = Settings(
-            pose, Gains(*gains), audio, int(person), cast, background=background, mark=True, comment=_comment(name)
-        )
         start = time.perf_counter()
         try:
-            _require_short(driver)
+            require_short(driver)
+            shining = None if light is None else self.lighting.light(light)
+            settings = Settings(
+                pose, Gains(*gains), audio, int(person), cast, background=background, light=shining, mark=True,
+                comment=comment(name),
+            )  # fmt: skip
             report = reenact(name, driver or BUILTIN, output, settings, prior=self.prior, listen=listen)
         except (MediaError, ModelError, Refusal) as error:
             shutil.rmtree(output.parent, ignore_errors=True)
-            raise gr.Error(_shown(error, name, driver), duration=12, print_exception=False) from None
+            raise gr.Error(shown(error, name, driver), duration=12, print_exception=False) from None
         took = time.perf_counter() - start
         words = (
             f"{report['frames']} frames, {report['duration']:.1f} s, {report['width']}×{report['height']}, made in {took:.1f} s."
@@ -155,12 +173,12 @@ class Page:
         """The Avatar tab's button: shows what is learned as it is learned; the avatar joins the gallery and is chosen."""
         if clip is None:
             raise gr.Error("Give a video of one person, half a minute or more, before a camera that stands still.", duration=12)
-        _require_consent(agreed)
+        require_consent(agreed)
         folder = Path(tempfile.mkdtemp(prefix="understudy-"))
         output = folder / f"{Path(clip).stem}{SUFFIX}"
         curve: list[Stage] = []
         try:
-            _require_short(clip)
+            require_short(clip)
             with closing(watched(clip, output, self.prior, LearningSettings(person=int(person)))) as news:
                 for one in news:
                     if isinstance(one, Stage):
@@ -172,7 +190,7 @@ class Page:
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, (MediaError, ModelError, Refusal)):
-                raise gr.Error(_shown(error, clip), duration=12, print_exception=False) from None
+                raise gr.Error(shown(error, clip), duration=12, print_exception=False) from None
             raise
         words = f"Learned in {curve[-1].seconds:.0f} s, {curve[-1].psnr:.1f} dB over the head on frames learned from. "
         words += "It is chosen above: drive it in the Video or the Live tab."
@@ -180,14 +198,14 @@ class Page:
         yield gr.skip(), gr.skip(), words, str(output), names, self.gallery(names), str(output), [*made, str(folder)]
 
     @staticmethod
-    def shown(made: str | None) -> None:
+    def taken(made: str | None) -> None:
         """Removes a result of which Gradio has taken its own copy, which it deletes in time."""
         if made:
             shutil.rmtree(Path(made).parent, ignore_errors=True)
 
     def begin(
         self, request: gr.Request, visit: LiveVisit | None, name: str, smoothing: float, pose: str, cast: CastChoice,
-        background: str, *gains: float,
+        background: str, light: Wanted | None, *gains: float,
     ) -> tuple:  # fmt: skip
         """The Start button: a loop of the visitor's own, if there is room, and the ticket with which their browser connects.
 
@@ -206,12 +224,13 @@ class Page:
                     )
                 self._live += 1
             try:
-                loop = LiveLoop(self.prior, self.ensemble(name, cast), _settings(smoothing, pose, cast, background, *gains))
+                who = self.ensemble(name, cast, light)
+                loop = LiveLoop(self.prior, who, _settings(smoothing, pose, cast, background, *gains))
             except BaseException:
                 self._gone()
                 raise
         except (MediaError, ModelError, Refusal) as error:
-            raise gr.Error(_shown(error, name), duration=12, print_exception=False) from None
+            raise gr.Error(shown(error, name), duration=12, print_exception=False) from None
         ticket = secrets.token_urlsafe()
         visit = LiveVisit(loop, lambda: self._gone(ticket))
         with self._room:
@@ -237,19 +256,27 @@ class Page:
             self._expected.pop(ticket, None)
 
     @staticmethod
-    def adjust(visit: LiveVisit | None, smoothing: float, pose: str, cast: CastChoice, background: str, *gains: float) -> None:
+    def adjust(
+        visit: LiveVisit | None,
+        smoothing: float,
+        pose: str,
+        cast: CastChoice,
+        background: str,
+        light: Wanted | None,
+        *gains: float,
+    ) -> None:
         """Whatever the visitor changes while they are live."""
         if visit is not None and (loop := visit.loop) is not None:
-            loop.settings = _settings(smoothing, pose, cast, background, *gains)
+            loop.settings = _settings(smoothing, pose, cast, background, *gains)  # its light goes with whom it shows
 
-    def choose(self, visit: LiveVisit | None, name: str, cast: CastChoice):
-        """Another source, or others in it, live too; the Live tab's picture while nobody is."""
+    def choose(self, visit: LiveVisit | None, name: str, cast: CastChoice, light: Wanted | None):
+        """Another source, others in it, or another light, live too; the Live tab's picture while nobody is."""
         try:
             if visit is None or (loop := visit.loop) is None:
-                return self.view(name)
-            loop.choose(self.ensemble(name, cast))
+                return self.view(name, light)
+            loop.choose(self.ensemble(name, cast, light))
         except (MediaError, ModelError, Refusal) as error:
-            gr.Warning(f"{_shown(error, name)} The one before stays.", duration=12)
+            gr.Warning(f"{shown(error, name)} The one before stays.", duration=12)
         return gr.skip()
 
     def record(self, visit: LiveVisit | None, name: str, made: list[str]):
@@ -259,7 +286,7 @@ class Page:
         if visit.records:
             return "Record", gr.update(value=visit.recorded(), visible=True), made
         folder = tempfile.mkdtemp(prefix="understudy-")
-        visit.record(Path(folder), _comment(name))
+        visit.record(Path(folder), comment(name))
         return "End the recording", gr.skip(), [*made, folder]
 
     @staticmethod
@@ -294,37 +321,3 @@ def plotted(curve: list[Stage]) -> Figure:
 
 def _settings(smoothing: float, pose: str, cast: CastChoice, background: str, *gains: float) -> Settings:
     return Settings(pose, Gains(*gains), "none", cast=cast, smoothing=smoothing, background=background)
-
-
-def _require_consent(agreed: bool) -> None:
-    if not agreed:
-        words = (
-            "Nobody's face is moved unasked: tick that whoever your files show has agreed (or is you, or nobody), and try again."
-        )
-        raise gr.Error(words, duration=12, print_exception=False)
-
-
-def _require_short(file: str | None) -> None:
-    """Refuses a visitor's video that would keep the machine busy for long."""
-    if file and not is_avatar(file):
-        seconds = open_media(file).duration or 0.0
-        if seconds > _LONGEST:
-            raise Refusal(
-                f"{file}: {seconds:.0f} s long, expected at most {_LONGEST:.0f} s here. Cut it, or use the command line."
-            )
-
-
-def _comment(name: str) -> str:
-    """What a file made here says of itself."""
-    if name == BUILTIN:
-        return _AGREED
-    return f"{_AGREED} Stated on {time.strftime('%Y-%m-%d')} by who made it: whoever is shown has agreed."
-
-
-def _shown(error: Exception, *paths: str | None) -> str:
-    """The error's line with a visitor's temporary paths shortened to their file names."""
-    text = str(error)
-    for path in paths:
-        if path and path != BUILTIN:
-            text = text.replace(path, Path(path).name)
-    return html.escape(text, quote=False)  # the page shows it as HTML, and a file's name may be anything

@@ -1,9 +1,11 @@
-"""The web page: a Video tab, a Live tab and an Avatar tab over the same flow as the command line.
+"""The web page: tabs Video, Live, Relight and Avatar over the same flow as the command line.
 
 Elements with stable ids, for whoever drives the page from outside: source-gallery, source-upload, video-driver, video-start,
 video-output, video-status, live-camera, live-start, live-stop, live-output, live-latency, live-neutral, live-mirror, live-record,
 live-files, live-smoothing, avatar-clip, avatar-learn, avatar-preview, avatar-curve, avatar-status, avatar-file, consent, pose,
-cast, background, background-picture, gain-brows, gain-eyes, gain-mouth, gain-head, gain-gaze.
+cast, background, background-picture, light, relight-input, relight-light, relight-file, relight-turn, relight-exposure,
+relight-sphere, relight-background, relight-moment, relight-view, relight-status, relight-start, relight-output, relight-film,
+gain-brows, gain-eyes, gain-mouth, gain-head, gain-gaze.
 """
 
 from __future__ import annotations
@@ -19,10 +21,26 @@ from pipeline.backdrop import BLUR, KEEP, TRANSPARENT
 from pipeline.builtin import BUILTIN
 from pipeline.errors import Refusal
 from pipeline.flow import reenact
+from pipeline.lights import ENDINGS
 from pipeline.page.actions import PICTURE, Page, plotted
-from pipeline.page.browser import CAMERA, CAMERA_VIEW, CONNECT, CSS, HEAD, MIRROR, START, STOP
+from pipeline.page.browser import (
+    CAMERA,
+    CAMERA_VIEW,
+    COMPARE,
+    COMPARE_VIEW,
+    CONNECT,
+    CSS,
+    HEAD,
+    LAMPS_SCRIPT,
+    LAMPS_VIEW,
+    MIRROR,
+    START,
+    STOP,
+)  # fmt: skip
 from pipeline.page.channel import route
+from pipeline.page.lighting import BACKGROUNDS, LAMPS, LIGHTS, MADE, MINE, OWN, Wanted
 from pipeline.page.memory import keep_few_arenas
+from pipeline.page.relight import RelightTab
 from pipeline.reenactment import Settings
 
 _SHOW_VERSION = 2  # of the built-in show's film in the cache: raise it when its look changes
@@ -97,13 +115,18 @@ def build(page: Page, source: str | None = None) -> gr.Blocks:
             [behind.change, picture_behind.change], page.background, [behind, picture_behind], [background, picture_behind],
             show_progress="hidden",
         )  # fmt: skip
-        how = [pose, cast, background]
+        light_on = gr.Radio(
+            [("their own", OWN), *LIGHTS, ("as in the Relight tab", MADE)], value=OWN, label="Light (in Video and Live)",
+            elem_id="light",
+        )  # fmt: skip
+        made_light, light = gr.State(Wanted("studio")), gr.State(None)
+        how = [pose, cast, background, light]
         with gr.Accordion("Strengths", open=False), gr.Row():
             gains = [
                 gr.Slider(0, 2, 1, step=0.05, label=part.capitalize(), elem_id=f"gain-{part}", min_width=150) for part in _PARTS
             ]
             how += gains
-        with gr.Tabs():
+        with gr.Tabs() as tabs:
             with gr.Tab("Video", id="video"):
                 with gr.Row():
                     with gr.Column(min_width=280):
@@ -143,6 +166,8 @@ def build(page: Page, source: str | None = None) -> gr.Blocks:
                             label="Recorded: the video, and the performance without a pixel", elem_id="live-files",
                             interactive=False, visible=False,
                         )  # fmt: skip
+            with gr.Tab("Relight", id="relight"):
+                _relight(RelightTab(page), tabs, chosen, agreed, made_light)
             with gr.Tab("Avatar", id="avatar"):
                 mine = gr.State([], time_to_live=_KEEP[1], delete_callback=_removed)
                 with gr.Row():
@@ -172,14 +197,19 @@ def build(page: Page, source: str | None = None) -> gr.Blocks:
         start.click(
             page.reenact, [chosen, driver, audio, person, *how], [output, status, made], concurrency_limit=1,
             show_progress_on=output,
-        ).then(page.shown, [made], None)  # fmt: skip
+        ).then(page.taken, [made], None)  # fmt: skip
         go.click(None, js=START)
         go.click(page.begin, [visit, chosen, smoothing, *how], [visit, ticket, record, files], show_progress="hidden").then(
             None, ticket, js=CONNECT
         )
         gr.on(
-            [chosen.change, cast.change], page.choose, [visit, chosen, cast], picture, show_progress="hidden", concurrency_limit=1
-        )
+            [chosen.change, cast.change, light.change], page.choose, [visit, chosen, cast, light], picture,
+            show_progress="hidden", concurrency_limit=1, trigger_mode="always_last",
+        )  # fmt: skip
+        gr.on(
+            [light_on.change, made_light.change], RelightTab.put_on, [light_on, made_light], light, show_progress="hidden",
+            trigger_mode="always_last",
+        )  # fmt: skip
         gr.on(
             [control.change for control in (smoothing, *how)], page.adjust, [visit, smoothing, *how],
             show_progress="hidden", trigger_mode="always_last",
@@ -190,6 +220,60 @@ def build(page: Page, source: str | None = None) -> gr.Blocks:
         neutral.click(page.neutral, visit, None, show_progress="hidden")
         blocks.unload(page.left)
     return blocks
+
+
+def _relight(act: RelightTab, tabs: gr.Tabs, chosen: gr.State, agreed: gr.Checkbox, light: gr.State) -> None:
+    """The Relight tab; `light` is the one that is made in it."""
+    shown = gr.State(False)  # whether this tab is the one in front
+    made = gr.State(None)
+    with gr.Row():
+        with gr.Column(min_width=280):
+            file = gr.File(
+                label="What is relit: a video or photo (empty: who is chosen above)", file_types=["image", "video"],
+                elem_id="relight-input", height=110,
+            )  # fmt: skip
+            name = gr.Radio(
+                [*LIGHTS, ("lamps alone", LAMPS), ("my own file", MINE)], value="studio", label="Light", elem_id="relight-light"
+            )
+            own = gr.File(
+                label="A map (.hdr, .exr), harmonics (.txt), lamps (.json), or a photo whose light to take",
+                file_types=[*ENDINGS, "image"], elem_id="relight-file", height=110, visible=False,
+            )  # fmt: skip
+            with gr.Row():
+                turn = gr.Slider(-180, 180, 0, step=1, label="Turned to the right, degrees", elem_id="relight-turn", min_width=99)
+                exposure = gr.Slider(-4, 4, 0, step=0.1, label="Exposure, stops", elem_id="relight-exposure", min_width=130)
+            lamps = gr.HTML(
+                [], html_template=LAMPS_VIEW, js_on_load=LAMPS_SCRIPT, apply_default_css=False, elem_id="relight-sphere"
+            )
+        with gr.Column(min_width=280):
+            view = gr.HTML({}, html_template=COMPARE_VIEW, js_on_load=COMPARE, apply_default_css=False, elem_id="relight-view")
+            status = gr.Markdown("", elem_id="relight-status")
+            moment = gr.Slider(0, 1, 0, step=1, label="Moment of the video", elem_id="relight-moment", visible=False)
+            behind = gr.Radio(BACKGROUNDS, value=KEEP, label="Behind them", elem_id="relight-background")
+            go = gr.Button("Relight all of it", variant="primary", elem_id="relight-start")
+            output = gr.File(label="Relit", interactive=False, elem_id="relight-output", height=90, visible=False)
+            film = gr.Video(label="Relit", visible=False, interactive=False, elem_id="relight-film", height=380, loop=True)
+    quiet = {"show_progress": "hidden", "trigger_mode": "always_last"}
+    preview = (act.preview, [chosen, file, moment, behind, light], [view, status])
+    look = (act.look, [chosen, file, agreed, shown], [moment, status])
+    slow = {"concurrency_limit": 1, "show_progress_on": [status]}
+    tabs.select(_is_relight, None, shown, show_progress="hidden").then(*look, **slow).success(*preview, **quiet)
+    gr.on([file.upload, file.clear, chosen.change], *look, **slow).success(*preview, **quiet)
+    name.change(lambda choice: gr.update(visible=choice == MINE), name, own, show_progress="hidden")
+    controls = [name, own, turn, exposure, lamps]
+    gr.on([lamps.input, *(control.change for control in controls[:-1])], act.wanted, controls, light, **quiet)
+    gr.on([light.change, moment.change, behind.change], *preview, **quiet)
+    go.click(
+        act.relight,
+        [chosen, file, behind, light, agreed],
+        [output, film, status, made],
+        concurrency_limit=1,
+        show_progress_on=[output],
+    ).then(Page.taken, [made], None)
+
+
+def _is_relight(event: gr.SelectData) -> bool:
+    return event.value == "Relight"
 
 
 def _film(label: str, name: str) -> gr.Video:

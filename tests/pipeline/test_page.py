@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 
-from capture.photo import write_photo
+from capture.photo import read_photo, write_photo
 from capture.video import VideoReader
 from pipeline.performance import Performance
 from tests.conftest import Synthetic, expression, turned, write_clip
@@ -113,7 +113,7 @@ def test_the_built_in_portrait_is_already_performing(page):
 
 def test_it_fits_a_narrow_screen(page):
     page.set_viewport_size({"width": 390, "height": 844})
-    for tab in ("Live", "Avatar", "Video"):
+    for tab in ("Live", "Relight", "Avatar", "Video"):
         page.get_by_role("tab", name=tab).click()
         time.sleep(0.5)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -159,6 +159,93 @@ def test_a_clip_too_short_to_learn_from_is_refused_in_words(page, performer, tmp
     page.check("#consent input")
     page.click("#avatar-learn")
     wait_until(lambda: "short.mp4: too few frames to learn from: 24" in page.inner_text("body"), 60)
+
+
+_AFTER = "document.querySelector('#relight-view .after')"
+# mean brightness of the left and the right half of a face in the relit picture
+_HALVES = f"""async ([x, y]) => {{
+  const image = {_AFTER};
+  await image.decode();
+  const pen = new OffscreenCanvas(64, 64).getContext('2d');
+  pen.drawImage(image, 0, 0, 64, 64);
+  const half = x => pen.getImageData(x, y, 6, 10).data.reduce((sum, v, k) => sum + (k % 4 < 3 ? v : 0), 0) / 180;
+  return [half(x - 6), half(x)];
+}}"""
+
+
+_BUILTIN, _MIDDLE = (28, 10), (32, 26)  # of a picture's 64, where a face's middle and its top are
+
+
+def relit(page, act, face=_BUILTIN) -> list[float]:
+    """The relit face's halves once it has changed by what is done, and settled."""
+    address = lambda: page.evaluate(f"{_AFTER}?.src ?? ''")
+    before = address()
+    act()
+    wait_until(lambda: address() not in ("", before), 60)
+    time.sleep(1.5)
+    return page.evaluate(_HALVES, face)
+
+
+def test_lamps_dragged_around_the_sphere_light_the_side_they_are_on(page, tmp_path):
+    studio = relit(page, lambda: page.get_by_role("tab", name="Relight").click())
+    page.click("#relight-sphere .add")
+    sphere, lamp = page.locator("#relight-sphere svg").bounding_box(), page.locator("#relight-sphere .lamps circle")
+
+    def drag(x: float, y: float) -> None:
+        at = lamp.bounding_box()
+        page.mouse.move(at["x"] + at["width"] / 2, at["y"] + at["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(sphere["x"] + x * sphere["width"], sphere["y"] + y * sphere["height"], steps=4)
+        page.mouse.up()
+
+    relit(page, lambda: page.check("#relight-light input[value='lamps']"))
+    right = relit(page, lambda: drag(0.72, 0.48))
+    assert right[1] > 1.3 * right[0]
+    assert "degrees to the right" in lamp.get_attribute("aria-valuetext")
+    left = relit(page, lambda: drag(0.28, 0.48))
+    assert left[0] > 1.3 * left[1]
+    moved = relit(page, lambda: [lamp.press("ArrowRight") for _ in range(32)])
+    assert moved[1] > 1.3 * moved[0]
+    page.click("#relight-sphere .drop")
+    wait_until(lambda: "no lamp is lit" in page.inner_text("#relight-status"), 20)
+    again = relit(page, lambda: page.check("#relight-light input[value='studio']"))
+    assert np.allclose(again, studio, atol=1)
+    page.click("#relight-start")
+    wait_until(lambda: page.locator("#relight-output a[download]").count() == 1, 60)
+    link = page.locator("#relight-output a[download]")
+    made = tmp_path / "relit.png"
+    made.write_bytes(urllib.request.urlopen(link.get_attribute("href"), timeout=20).read())
+    image = read_photo(made).image
+    assert image.shape == (512, 512, 3) and np.ptp(image[-20:, -100:].astype(int)) > 60  # the mark
+
+
+def test_an_own_film_is_relit_under_an_own_light_once_agreed(page, performer, tmp_path):
+    clip, light = write_clip(tmp_path / "mine.mp4", performer[:24], rate=24), tmp_path / "mine.json"
+    light.write_text('{"ambient": [0.1, 0.1, 0.1], "lights": [{"type": "directional", "direction": [1, 0, -1]}]}')
+    relit(page, lambda: page.get_by_role("tab", name="Relight").click())
+    page.set_input_files("#relight-input input[type=file]", str(clip))
+    wait_until(lambda: "tick that whoever your files show has agreed" in page.inner_text("body"), 30)
+    page.click("#relight-input button[aria-label='Clear']")
+    page.check("#consent input")
+    relit(page, lambda: page.set_input_files("#relight-input input[type=file]", str(clip)))
+    wait_until(lambda: page.is_visible("#relight-moment"), 20)
+    page.check("#relight-light input[value='file']")
+    wait_until(lambda: "no light was given" in page.inner_text("#relight-status"), 20)
+    lit = relit(page, lambda: page.set_input_files("#relight-file input[type=file]", str(light)), _MIDDLE)
+    assert lit[1] > 1.2 * lit[0]
+    page.click("#relight-start")
+    wait_until(lambda: "24 frames" in page.inner_text("#relight-status"), 120)
+    wait_until(lambda: page.is_visible("#relight-film video"), 20)
+
+
+def test_whoever_is_moved_can_be_shown_under_a_light(page):
+    page.get_by_role("tab", name="Live").click()
+    source = lambda: page.get_attribute("#live-output img", "src")
+    before = source()
+    page.check("#light input[value='night']")
+    wait_until(lambda: source() != before, 60)
+    page.check("#light input[value='own']")
+    wait_until(lambda: source() == before, 60)
 
 
 # what camera and result show, in green, each 50 ms for some twenty seconds
@@ -333,7 +420,7 @@ def test_a_third_live_visitor_is_told_that_there_is_no_room(prior, monkeypatch):
     from pipeline.page import actions
 
     page = actions.Page(prior)
-    how = (1.0, "relative", "one", "keep", 1, 1, 1, 1, 1)
+    how = (1.0, "relative", "one", "keep", None, 1, 1, 1, 1, 1)
     begin = lambda number, before=None: page.begin(
         SimpleNamespace(session_hash=f"visitor {number}"), before, "builtin", *how
     )[0]  # fmt: skip

@@ -1,0 +1,207 @@
+"""Relighting on real clips: the laws of light, flicker, skin tones, and speed. Used by `tests.figures`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from capture.frame import Frame
+from capture.matte import SelfieMatte
+from capture.media import Excerpt, Media, StillPicture, open_media
+from models.colour import DECODE
+from models.light.lights import Lamp, Light, ambient_light
+from models.light.presets import PRESETS
+from models.prior.face import AnnyPrior, load_prior
+from pipeline.relight import Behind, Relighting, relit_frames, relit_picture
+from pipeline.relighting import Shot, look_at
+
+LIGHTS = ("studio", "window", "overcast", "noon", "sunset", "rim")
+_FRAMES = 75  # of a clip
+_EVERYTHING = "transparent"  # backgrounds have no part in these figures
+
+
+def _lamp(x: float, y: float, z: float, level: float = 1.0) -> Light:
+    direction = np.array([x, y, z]) / np.linalg.norm([x, y, z])
+    return ambient_light(np.full(3, 0.05), (Lamp("directional", np.full(3, level), direction=direction),))
+
+
+def made(image: np.ndarray, shot: Shot, light: Light, matte: np.ndarray, index: int = 0) -> np.ndarray:
+    """One frame under a light, the person as a whole."""
+    return relit_picture(image, shot, index, light, Behind(_EVERYTHING, image.shape[1], image.shape[0]), matte)[..., :3]
+
+
+def decibels(one: np.ndarray, other: np.ndarray, where: np.ndarray) -> float:
+    return float(-10 * np.log10(np.mean((one[where].astype(float) - other[where]) ** 2) / 255**2 + 1e-12))
+
+
+def as_known(shot: Shot, light: Light) -> Shot:
+    """The same shot, as if it stood in a light that is known."""
+    from copy import copy
+
+    people = []
+    for relit, performance in shot.people:
+        other = copy(relit)
+        other.source = light
+        people.append((other, performance))
+    return replace(shot, people=people, gains=None)
+
+
+def laws(media: Path, row, head) -> None:
+    """dB over people, a frame of each clip. `A to B to A`: the light of what was relit is known, or estimated anew."""
+    prior = load_prior()
+    head("clip", "own light", "A to B to A", "B estimated", "lamps' sum", "twice the light", "360 degrees", "hue by a grey light")
+    for path in sorted((media / "face").glob("*.mp4")):
+        clip = Excerpt(open_media(path), 0, 20)
+        shot, frame = look_at(clip, prior), next(iter(clip)).image
+        with SelfieMatte() as mattes:
+            matte = mattes(frame)
+        where = matte > 0.5
+        there, back, anew = [], [], []
+        there.append(decibels(made(frame, shot, shot.source, matte), frame, where))
+        for name in LIGHTS:
+            light = PRESETS[name]()
+            other = made(frame, shot, light, matte)
+            back.append(decibels(made(other, as_known(shot, light), shot.source, matte), frame, where))
+            try:
+                seen = look_at(StillPicture(other, path.name), prior)
+            except Exception:
+                continue
+            again = made(other, seen, shot.source, matte)
+            anew.append(decibels(again, frame, where))
+        row(
+            path.stem[:28], there[0], float(np.mean(back)), float(np.mean(anew)) if anew else np.nan, *_linear(frame, shot, matte)
+        )
+
+
+def _linear(frame: np.ndarray, shot: Shot, matte: np.ndarray) -> list[float]:
+    """(dB between two lamps' sum and both; stops between exposures a stop apart; dB after a whole turn; degrees of hue moved)."""
+    light = lambda picture: DECODE[picture] / 65535.0
+    where = matte > 0.9
+    left, right = _lamp(-1, -0.3, -1, 0.3), _lamp(1, -0.3, -1, 0.3)
+    apart = np.clip(light(made(frame, shot, left, matte)) + light(made(frame, shot, right, matte)), 0, 1)
+    both = light(made(frame, shot, left + right, matte))
+    total = -10 * np.log10(np.mean((apart - both)[where] ** 2) + 1e-12)
+    dim, bright = (light(made(frame, shot, left.exposed(stops), matte)) for stops in (0, 1))
+    fair = where & (bright.max(-1) < 0.98) & (dim.min(-1) > 0.01)
+    stops = float(np.median(np.log2(bright[fair] / dim[fair])))
+    window = PRESETS["window"]()
+    turned = decibels(made(frame, shot, window, matte), made(frame, shot, window.turned(2 * np.pi), matte), where)
+    # the light's own colour is taken out: under a light of the source's colour nothing changes hue
+    grey = ambient_light(shot.source.shaded(np.array([[0.0, 0, -1]]))[0])
+    out = made(frame, shot, grey, matte)
+    return [float(total), stops, turned, hue_moved(frame, out, where)]
+
+
+def hue_moved(before: np.ndarray, after: np.ndarray, where: np.ndarray) -> float:
+    """Median degrees between hues of colourful pixels, CIE Lab."""
+    lab = [cv2.cvtColor(one.astype(np.float32) / 255, cv2.COLOR_RGB2Lab) for one in (before, after)]
+    chroma = [np.hypot(one[..., 1], one[..., 2]) for one in lab]
+    where = where & (np.minimum(*chroma) > 8)
+    hue = [np.arctan2(one[..., 2], one[..., 1]) for one in lab]
+    off = np.degrees(np.abs((hue[1] - hue[0] + np.pi) % (2 * np.pi) - np.pi))
+    return float(np.median(off[where]))
+
+
+def flicker(media: Path, row, head) -> None:
+    """What motion (DIS flow of the input) does not explain from frame to frame, over people, relit over as filmed."""
+    prior = load_prior()
+    head("clip", *LIGHTS, "turning")
+    paths = [*sorted((media / "face").glob("*.mp4")), *sorted((media / "driver").glob("*512.mp4"))]
+    worst = []
+    for path in paths:
+        clip = Excerpt(open_media(path), 0, _FRAMES)
+        shot = look_at(clip, prior)
+        values = []
+        for name in (*LIGHTS, "turning"):
+            how = Relighting(background=_EVERYTHING, turn=(0.0, 90.0) if name == "turning" else (0.0, 0.0))
+            light = PRESETS["window" if name == "turning" else name]()
+            values.append(_flicker(clip, relit_frames(clip, shot, light, how)))
+        worst.append(values)
+        row(path.stem[:28], *values)
+    row("mean", *np.mean(worst, 0))
+
+
+def _flicker(clip: Media, relit: Iterator[Frame]) -> float:
+    """Each frame's residual after the input's own motion, as a share of its level, over that of the input."""
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    before, own, ours = None, [], []
+    for frame, made_ in zip(clip, relit):
+        image, out, alpha = frame.image, made_.image[..., :3], made_.image[..., 3] > 200
+        if before is not None and alpha.any():
+            back = search.calc(*(cv2.cvtColor(one, cv2.COLOR_RGB2GRAY) for one in (image, before[0])), None)
+            y, x = np.mgrid[0 : back.shape[0], 0 : back.shape[1]].astype(np.float32)
+            warp = lambda one, x=x, y=y, back=back: cv2.remap(one, x + back[..., 0], y + back[..., 1], cv2.INTER_LINEAR)
+            for now, past, store in ((image, before[0], own), (out, before[1], ours)):
+                store.append(float(np.abs(now.astype(np.float32) - warp(past))[alpha].mean()))
+        before = (image, out)
+    return float(np.mean(ours) / np.mean(own))
+
+
+def tones(media: Path, row, head) -> None:
+    """Lightness and hue (CIE Lab, skin's median) of faces as filmed and under white lights; order by Spearman's rank."""
+    from scipy.stats import spearmanr
+
+    prior, found = load_prior(), []
+    head("picture", "as filmed: L", "hue", *(f"{name}: {what}" for name in ("even", "lamp") for what in ("L", "hue")))
+    for path in _faces(media):
+        clip = open_media(path)
+        clip = clip if clip.is_photo else Excerpt(clip, 0, 5)
+        try:
+            shot = look_at(clip, prior, people=1)
+        except Exception:
+            continue
+        frame = next(iter(clip)).image
+        cells = []
+        everything = np.ones(frame.shape[:2], np.float32)
+        for picture in (frame, *(made(frame, shot, light, everything) for light in (ambient_light(np.ones(3)), _lamp(0, 0, -1)))):
+            cells += _skin(picture, shot, prior)
+        found.append(cells)
+        row(path.stem[:28], *cells)
+    table = np.array(found)
+    row("rank of L with as filmed", "", "", *(v for k in (2, 4) for v in (float(spearmanr(table[:, 0], table[:, k])[0]), "")))
+    off = [np.abs((table[:, k] - table[:, 1] + 180) % 360 - 180) for k in (3, 5)]
+    row("hue moved, median", "", "", *(v for one in off for v in ("", float(np.median(one)))))
+
+
+def _faces(media: Path) -> list[Path]:
+    kinds = ("*.mp4", "*.jpg", "*.png")
+    return sorted(p for folder in ("face", "driver", "portrait") for kind in kinds for p in (media / folder).glob(kind))
+
+
+def _skin(picture: np.ndarray, shot: Shot, prior: AnnyPrior) -> list[float]:
+    from models.head import Head
+    from models.prior.reflectance import load_reflectance
+
+    relit, performance = shot.people[0]
+    bare = np.flatnonzero(load_reflectance(prior).skin > 0)
+    head = Head(prior, relit.person)
+    posed = head.posed(performance.code(0))
+    facing = (relit.shader.lit.normals(posed)[bare, 2]) < -0.5
+    points = relit.person.camera.project(posed[bare[facing]])
+    x, y = (np.clip(points[:, k].astype(int), 0, picture.shape[1 - k] - 1) for k in (0, 1))
+    lab = cv2.cvtColor(picture[y, x][None].astype(np.float32) / 255, cv2.COLOR_RGB2Lab)[0]
+    level, a, b = np.median(lab, axis=0)
+    return [float(level), float(np.degrees(np.arctan2(b, a)))]
+
+
+def speed(media: Path, row, head) -> None:
+    """Frames a second, 512 x 512, the whole way from tracking to pictures; beside tracking alone in the same run."""
+    prior = load_prior()
+    clip = Excerpt(open_media(media / "face/talking_head_male_turning_25fps_512.mp4"), 0, 240)
+    for _ in islice(relit_frames(clip, look_at(Excerpt(clip, 0, 10), prior), PRESETS["noon"](), Relighting()), 8):
+        pass  # compiles
+    began = time.perf_counter()
+    shot = look_at(clip, prior)
+    looked = time.perf_counter() - began
+    head("light", "fps, looking and relighting", "looking alone", "relighting alone")
+    for name in ("window", "overcast", "noon", "rim"):
+        began = time.perf_counter()
+        count = sum(1 for _ in relit_frames(clip, shot, PRESETS[name](), Relighting()))
+        took = time.perf_counter() - began
+        row(name, count / (took + looked), count / looked, count / took)
