@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -21,6 +23,7 @@ from models.light.lights import Light
 from models.light.presets import PRESETS
 from models.matting import foreground
 from models.prior.face import AnnyPrior
+from pipeline.ahead import ahead
 from pipeline.backdrop import KEEP, TRANSPARENT, covering, open_picture
 from pipeline.builtin import BUILTIN
 from pipeline.errors import Refusal
@@ -106,12 +109,14 @@ def relit_frames(
     behind = Behind(how.background, media.width, media.height)
     first = shot.people[0][1]
     length = max(float(first.times[-1]), 1e-9)
-    with SelfieMatte(quick=not media.is_photo) as mattes:
-        for index, frame in enumerate(counted(media, "relight", len(first), listen)):
-            if index >= len(first):
-                break
+    with (
+        SelfieMatte(quick=not media.is_photo) as mattes,
+        closing(ahead(islice(iter(media), len(first)))) as frames,
+        closing(ahead((frame, mattes(frame.image)) for frame in frames)) as matted,
+    ):
+        for index, (frame, matte) in enumerate(counted(matted, "relight", len(first), listen)):
             now = how.light_at(light, float(frame.time) / length if len(first) > 1 else 0.0)
-            yield Frame(relit_picture(frame.image, shot, index, now, behind, mattes(frame.image)), frame.time, frame.duration)
+            yield Frame(relit_picture(frame.image, shot, index, now, behind, matte), frame.time, frame.duration)
 
 
 def relit_picture(image: np.ndarray, shot: Shot, index: int, light: Light, behind: Behind, matte: np.ndarray) -> np.ndarray:

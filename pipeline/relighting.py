@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import cv2
 import numpy as np
 
+from capture.frame import FaceObservation
 from capture.media import Media, StillPicture
 from models.code import Camera, FaceCode, Person
 from models.colour import DECODE
@@ -19,7 +21,6 @@ from models.prior.reflectance import load_reflectance
 from models.raster.cpu import rasterise
 from models.relight.shading import Shader, applied, change
 from models.relight.surface import LitHead
-from pipeline.dense import frames_to_explain
 from pipeline.encoding import crop_of_landmarks, shipped_encoder
 from pipeline.errors import Refusal
 from pipeline.fitting import LandmarkModel
@@ -37,6 +38,9 @@ _FILLED = 0.65  # of a photo's side that a face takes, above which it is looked 
 _DEPTH_PULL = 1.0  # times MediaPipe's depths
 _SETTLED = 24  # steps of a fit that starts from nothing
 _LOOKS = 8  # frames of a shot that tell its light
+_LOOK_SIDE = 960  # pixels of a video's longer side in them
+_OFTEN = 0.1  # seconds between frames whose light is foretold
+_SKIN = [4, 5, 195, 197, 6, 8, 9, 151, 108, 337, 69, 299, 50, 280, 101, 330, 36, 266, 205, 425, 187, 411, 118, 347, 117, 346]
 _SIDE = 288  # pixels of the longer side in which moving pictures are shaded
 _FINE_SIDE = 1024  # photos
 _EDGE = 0.3  # of a matte, within which a pixel counts as background or as person
@@ -121,8 +125,8 @@ class Look:
     """One frame that tells of a person's light.
 
     Attributes:
-        image: H x W x 3 uint8 sRGB.
-        landmarks: 478 x 3 pixels, with MediaPipe's depths where they are `seen`.
+        image: H x W x 3 uint8 sRGB, of any size.
+        landmarks: 478 x 3 pixels of the person's camera, with MediaPipe's depths where they are `seen`.
     """
 
     image: np.ndarray
@@ -148,8 +152,11 @@ class Relit:
 
     def _estimated(self, prior: AnnyPrior, looks: list[Look]) -> Light:
         reflectance, encoder = load_reflectance(prior), shipped_encoder()
-        camera = self.person.camera
-        told = [encoder(one.image, crop_of_landmarks(camera, one.landmarks)) for one in looks]
+        told = []
+        for one in looks:
+            camera = self._camera_of(one)
+            scale = camera.width / self.person.camera.width
+            told.append(encoder(one.image, crop_of_landmarks(camera, one.landmarks * scale)))
         coefficients = np.mean([one.albedo for one in told], 0)
         albedo = reflectance.albedo_of(coefficients[None])[0]
         # a picture tells no more than the product of light and skin: very dark skin is told from little light by guessing
@@ -159,10 +166,15 @@ class Relit:
         expected = HarmonicLight(np.mean([one.light.coefficients for one in told], 0))
         return estimated_light(SkinSeen.joined([self._seen_skin(one, albedo, reflectance.skin) for one in looks]), expected)
 
+    def _camera_of(self, look: Look) -> Camera:
+        """That a frame, as large as it is given, is seen through."""
+        height, width = look.image.shape[:2]
+        return Camera(self.person.camera.focal * width / self.person.camera.width, width, height)
+
     def _seen_skin(self, look: Look, albedo: np.ndarray, skin: np.ndarray) -> SkinSeen:
         """The bare skin's vertices that a frame shows."""
-        lit, camera = self.shader.lit, self.person.camera
-        height, width = look.image.shape[:2]
+        lit, camera = self.shader.lit, self._camera_of(look)
+        height, width = camera.height, camera.width
         posed = lit.head.posed(look.code)
         normals = lit.normals(posed)
         points = camera.project(posed).astype(np.float32)
@@ -259,50 +271,77 @@ def look_at(
     Raises:
         Refusal: where nobody is seen, or too little of them to tell the light.
     """
-    tracked = track_closely(media, prior, people=people, smoothing=smoothing, listen=listen)
+    kept = _Kept()
+    watch = None if media.is_photo else kept.watch
+    tracked = track_closely(media, prior, people=people, smoothing=smoothing, listen=listen, watch=watch)
     numbers = sorted(tracked.performances)[:people]
-    wanted: dict[int, list[int]] = {}
-    for k in numbers:
-        for index in frames_to_explain(tracked.performances[k], _LOOKS):
-            wanted.setdefault(int(index), []).append(k)
-    looks: dict[int, list[Look]] = {k: [] for k in numbers}
-    skin = np.full((len(tracked.times), 3), np.nan)
     first = tracked.performances[numbers[0]]
-    places = _SkinPlaces(first.person, prior)
-    for index, frame in enumerate(media):
-        for k in wanted.get(index, ()):
-            points = tracked.keyframes[k][0] if media.is_photo else tracked.landmarks_of(k, index)
-            looks[k].append(Look(frame.image, tracked.performances[k].code(index), points))
-        if index < len(first) and first.tracked[index]:
-            skin[index] = places(frame.image, first.code(index))
-        listen("light", min(index + 1, len(skin)), len(skin))
     relit: list[tuple[Relit, Performance]] = []
-    for k in numbers:
+    for number, k in enumerate(numbers, 1):
         person = tracked.performances[k].person
+        looks = kept.looks(media, tracked, k)
         try:
-            one = Relit(person, prior, looks[k], source, fine=media.is_photo)
+            one = Relit(person, prior, looks, source, fine=media.is_photo)
         except Refusal:  # too dark or too bright a face among others: it stands in the same light
             if not relit:
                 raise
-            one = Relit(person, prior, looks[k], relit[0][0].source, fine=media.is_photo)
+            one = Relit(person, prior, looks, relit[0][0].source, fine=media.is_photo)
         relit.append((one, replace(tracked.performances[k], person=one.person)))
-    return Shot(relit, None if source is not None or media.is_photo else _light_over_time(relit[0][0], first, skin))
+        listen("light", number, len(numbers))
+    known = source is not None or media.is_photo
+    return Shot(relit, None if known else _light_over_time(relit[0][0], first, kept.skin(numbers[0], len(tracked.times))))
 
 
-class _SkinPlaces:
-    """The mean colour of somebody's cheeks, nose and brow, frame by frame."""
+class _Kept:
+    """What is kept of a video while it is tracked: some of its frames, and how bright faces are in each."""
 
-    def __init__(self, person: Person, prior: AnnyPrior):
-        self._head = Head(prior, person)
-        self._chosen = np.flatnonzero(load_reflectance(prior).skin > 0)[::4]
+    def __init__(self) -> None:
+        self._every, self._frames = 1, {}
+        self._skin: dict[int, dict[int, np.ndarray]] = {}
 
-    def __call__(self, image: np.ndarray, code: FaceCode) -> np.ndarray:
-        points = self._head.person.camera.project(self._head.posed(code)[self._chosen])
-        x, y = points[:, 0].astype(int), points[:, 1].astype(int)
-        inside = (x >= 0) & (y >= 0) & (x < image.shape[1]) & (y < image.shape[0])
-        if inside.sum() < _FEWEST // 4:
-            return np.full(3, np.nan)
-        return np.median(DECODE[image[y[inside], x[inside]]], axis=0) / 65535 + 1e-4
+    def watch(self, index: int, image: np.ndarray, faces: list[FaceObservation]) -> None:
+        if index % self._every == 0:
+            scale = _LOOK_SIDE / max(image.shape[:2])
+            small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+            self._frames[index] = small
+            if len(self._frames) > 3 * _LOOKS:
+                self._every *= 2
+                self._frames = {k: frame for k, frame in self._frames.items() if k % self._every == 0}
+        for face in faces:
+            if face.found:
+                self._skin.setdefault(face.id, {})[index] = _skin_colour(image, face.landmarks)
+
+    def looks(self, media: Media, tracked: Tracked, number: int) -> list[Look]:
+        """Frames spread over a shot, the surest of each stretch, that show somebody."""
+        performance = tracked.performances[number]
+        if media.is_photo:
+            return [Look(next(iter(media)).image, performance.code(0), tracked.keyframes[number][0])]
+        seen = np.array([k for k in self._frames if k < len(performance) and performance.tracked[k]], int)
+        if not len(seen):  # so short a time that none of the frames kept shows them
+            index = int(np.argmax(performance.tracked))
+            self._frames[index] = next(islice(iter(media), index, None)).image
+            seen = np.array([index])
+        stretches = np.array_split(seen, min(_LOOKS, len(seen)))
+        chosen = [int(one[np.argmax(performance.confidence[one])]) for one in stretches]
+        return [Look(self._frames[k], performance.code(k), tracked.landmarks_of(number, k)) for k in chosen]
+
+    def skin(self, number: int, count: int) -> np.ndarray:
+        """`count` x 3 linear: the colour of somebody's skin in each frame, NaN where they are not seen."""
+        out = np.full((count, 3), np.nan)
+        for index, colour in self._skin.get(number, {}).items():
+            out[index] = colour
+        return out
+
+
+def _skin_colour(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """3 linear: the median of cheeks, nose and brow; NaN where these are out of the picture."""
+    x, y = landmarks[_SKIN, 0].astype(int), landmarks[_SKIN, 1].astype(int)
+    inside = (x >= 1) & (y >= 1) & (x < image.shape[1] - 1) & (y < image.shape[0] - 1)
+    if inside.sum() < len(_SKIN) // 2:
+        return np.full(3, np.nan)
+    near = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+    patches = np.concatenate([DECODE[image[y[inside] + dy, x[inside] + dx]] for dy, dx in near])
+    return np.median(patches, axis=0) / 65535 + 1e-4
 
 
 def _light_over_time(relit: Relit, performance: Performance, skin: np.ndarray) -> np.ndarray | None:
@@ -311,9 +350,12 @@ def _light_over_time(relit: Relit, performance: Performance, skin: np.ndarray) -
     if len(seen) < 3:
         return None
     chosen = np.flatnonzero(load_reflectance(relit.shader.lit.prior).skin > 0)[::4]
-    expected = np.array([relit.shader.irradiance(performance.code(int(i)), relit.source)[chosen].mean(0) for i in seen])
+    times = performance.times[seen]
+    apart = seen[np.unique(np.searchsorted(times, np.arange(times[0], times[-1] + _OFTEN, _OFTEN)).clip(max=len(seen) - 1))]
+    told = np.array([relit.shader.irradiance(performance.code(int(i)), relit.source)[chosen].mean(0) for i in apart])
+    expected = np.stack([np.interp(times, performance.times[apart], told[:, c]) for c in range(3)], 1)
     gain = np.log(skin[seen] / np.maximum(expected, 1e-6))
-    times, width = performance.times[seen], _STEADY
+    width = _STEADY
     smooth = np.empty_like(gain)
     for row, time in enumerate(times):
         weight = np.exp(-0.5 * ((times - time) / width) ** 2)

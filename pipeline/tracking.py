@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 
 from capture.face_tracker import LANDMARKS, FaceMesh, FaceTracker
+from capture.frame import FaceObservation
 from capture.media import Media
 from models.code import Person
 from models.head import look_in_camera
 from models.prior.face import AnnyPrior
 from models.prior.reflectance import load_reflectance
+from pipeline.ahead import ahead
 from pipeline.dense import explained, frames_to_explain
 from pipeline.encoding import FaceEncoder, shipped_encoder
 from pipeline.errors import Refusal
@@ -170,6 +173,7 @@ def track(
     smoothing: float = 1.0,
     listen: Listener = silent,
     encoder: FaceEncoder | None = None,
+    watch: Callable[[int, np.ndarray, list[FaceObservation]], None] | None = None,
 ) -> Tracked:
     """Tracks a whole shot and fits everyone in it.
 
@@ -177,6 +181,7 @@ def track(
         people: how many are followed at least, where they are there; everyone in the first frames is.
         smoothing: strength of the two-sided filter; 0 leaves the fits as they are.
         encoder: look at the pixels as well (`pipeline.dense`): skin and light, and a shape that explains them.
+        watch: is shown each frame's number, pixels and faces as they pass.
 
     Raises:
         Refusal: where no frame shows a face, or every face is too small.
@@ -185,9 +190,15 @@ def track(
     eyes = encoder or shipped_encoder()
     times, durations = [], []
     there, turns = people_at_start(media)
-    with FaceTracker(max(there, people), media.is_photo, turns) as tracker:
-        for frame in counted(media, "track", media.frame_count_estimate, listen):
-            for seen in tracker(frame):
+    with (
+        FaceTracker(max(there, people), media.is_photo, turns) as tracker,
+        closing(ahead(media)) as frames,
+        closing(ahead((frame, tracker(frame)) for frame in frames)) as found,
+    ):
+        for frame, faces in counted(found, "track", media.frame_count_estimate, listen):
+            if watch is not None:
+                watch(len(times), frame.image, faces)
+            for seen in faces:
                 if seen.id not in tracks:
                     tracks[seen.id] = _Track(len(times))
                 usable = seen.found and float(inter_ocular(seen.landmarks)) >= SMALLEST_FACE
