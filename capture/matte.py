@@ -5,18 +5,22 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+_MODEL_SIDE = 256  # pixels that the model looks at
+_SHARP = 1e-4  # variance of colours (of white) above which there is an edge
+_QUICKLY = 0.25  # of the size, at which a quick matte is sharpened
+
 
 class SelfieMatte:
     """Mattes of picture after picture, each by itself; a context manager."""
 
     def __init__(self, quick: bool = False) -> None:
         """Args:
-        quick: sharpen at half the size; a third of the time.
+        quick: by the smaller model, looking and sharpening at a lower size; a fifth of the time.
         """
         import mediapipe
 
-        self._scale = 0.5 if quick else 1.0
-        self._segmentation = mediapipe.solutions.selfie_segmentation.SelfieSegmentation(model_selection=0)
+        self._quick = quick
+        self._segmentation = mediapipe.solutions.selfie_segmentation.SelfieSegmentation(model_selection=int(quick))
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """H x W float32 in [0, 1]: 1 on people. An empty picture gives zeros.
@@ -24,11 +28,15 @@ class SelfieMatte:
         Args:
             image: H x W x 3 uint8 sRGB.
         """
-        mask = self._segmentation.process(np.ascontiguousarray(image)).segmentation_mask
-        mask = np.clip(mask.astype(np.float32), 0, 1)
-        guide = image.astype(np.float32) / 255
-        radius = max(2, round(max(image.shape[:2]) / 100))
-        return np.clip(cv2.ximgproc.guidedFilter(guide, mask, radius, 1e-4, scale=self._scale), 0, 1)
+        scale = min(1.0, _MODEL_SIDE / max(image.shape[:2])) if self._quick else 1.0
+        seen = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+        mask = self._segmentation.process(np.ascontiguousarray(seen)).segmentation_mask
+        mask = cv2.resize(mask.astype(np.float32), image.shape[1::-1])
+        # OpenCV takes the radius in pixels of the size that it works at
+        size = _QUICKLY if self._quick else 1.0
+        radius = max(1, round(size * max(2, max(image.shape[:2]) / 100)))
+        guide = cv2.multiply(image, (1 / 255,) * 4, dtype=cv2.CV_32F)
+        return np.clip(cv2.ximgproc.guidedFilter(guide, np.clip(mask, 0, 1), radius, _SHARP, scale=size), 0, 1)
 
     def close(self) -> None:
         self._segmentation.close()

@@ -6,6 +6,7 @@ Triggs et al. 2000, section 6).
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +31,7 @@ FOCAL_SPREAD = 0.25  # standard deviation of log focal length about a webcam's
 TYPICAL_FOCAL = 1.25  # of the picture's longer side: 44 degrees across
 DETAIL_SIGMA = 0.0015  # metres
 NEUTRAL_SHARE = 0.35
+_THREADS = 2
 
 
 def shape_signature(landmarks: np.ndarray) -> np.ndarray:
@@ -68,7 +70,6 @@ def fit_person(
     rotations, translations = [p[0] for p in poses], [p[1] for p in poses]
     expressions = np.zeros((frames, 52))
     rest = np.zeros(52)
-    iris = model.iris
     basis_i = model.identity.reshape(len(identity), -1)
     for step in range(steps):
         neutral = model.mean + (identity @ basis_i).reshape(points, 3)
@@ -77,32 +78,13 @@ def fit_person(
         hessian = np.diag(prior_i)
         gradient = prior_i * np.concatenate([identity - expected.identity, [np.log(camera.focal / typical)]])
         eliminated = []
-        for f in range(frames):
-            gaze = look_direction(landmarks[f], eyes, rotations[f], translations[f], camera, iris)
-            calm = with_look(rest, gaze)
-            precision = np.where(LOOK, 1e4, 1 / EXPRESSION_SIGMA**2)
-            here = neutral + (expressions[f] @ model.flat_expression).reshape(points, 3)
-            both = np.concatenate([model.flat_expression, basis_i])
-            projected, jac = jacobian(here, both, rotations[f], translations[f], camera.focal, width / 2, height / 2)
-            weight = np.repeat(np.sqrt(model.weight) / sigma[f], 2)
-            residual = (projected - landmarks[f, :, :2]).reshape(-1) * weight
-            focal_column = (projected - np.array([width / 2, height / 2])).reshape(-1, 1)  # d/d log focal
-            own = jac[:, :58] * weight[:, None]
-            common = np.concatenate([jac[:, 58:], focal_column], 1) * weight[:, None]
-            h_oo = own.T @ own
-            h_oo[np.arange(6, 58), np.arange(6, 58)] += precision
-            g_o = own.T @ residual
-            g_o[6:] += precision * (expressions[f] - calm)
-            # expressions held at a bound do not move, so they take no part in the elimination
-            held = np.concatenate(
-                [np.zeros(6, bool), ((expressions[f] <= 0) & (g_o[6:] > 0)) | ((expressions[f] >= 1) & (g_o[6:] < 0))]
-            )
-            free = np.flatnonzero(~held)
-            h_so = common.T @ own
-            solved = np.linalg.solve(h_oo[np.ix_(free, free)], np.concatenate([h_so[:, free].T, g_o[free, None]], 1))
-            hessian += common.T @ common - h_so[:, free] @ solved[:, :-1]
-            gradient += common.T @ residual - h_so[:, free] @ solved[:, -1]
-            eliminated.append((h_oo, g_o, h_so))
+        shared = _Shared(neutral, eyes, camera, rest)
+        each = zip(landmarks, rotations, translations, expressions, sigma)
+        with ThreadPoolExecutor(_THREADS) as pool:  # the matrices' products let others run
+            for h_ss, g_s, kept in pool.map(lambda own, now=shared: _without_own(model, now, *own), each):
+                hessian += h_ss
+                gradient += g_s
+                eliminated.append(kept)
         move = np.linalg.solve(hessian, -gradient)
         move[-1] = np.clip(move[-1], -0.2, 0.2)
         identity = identity + move[:-1]
@@ -121,6 +103,47 @@ def fit_person(
     neutral = model.mean + (identity @ basis_i).reshape(points, 3)
     detail = _fit_detail(model, neutral, landmarks, expressions, rotations, translations, camera, sigma)
     return Person(identity, detail, camera, rest, np.zeros((2, 2)))
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What all frames have in common, as estimated so far: landmarks and eyes' centres without expression, metres."""
+
+    neutral: np.ndarray
+    eyes: np.ndarray
+    camera: Camera
+    rest: np.ndarray
+
+
+def _without_own(
+    model: LandmarkModel, now: _Shared, landmarks: np.ndarray, rotation: np.ndarray, translation: np.ndarray,
+    expression: np.ndarray, sigma: float,
+) -> tuple[np.ndarray, np.ndarray, tuple]:  # fmt: skip
+    """One frame's part of the shared unknowns' Hessian and gradient, its own eliminated; and what brings these back."""
+    camera, points = now.camera, len(landmarks)
+    width, height = camera.width, camera.height
+    gaze = look_direction(landmarks, now.eyes, rotation, translation, camera, model.iris)
+    calm = with_look(now.rest, gaze)
+    precision = np.where(LOOK, 1e4, 1 / EXPRESSION_SIGMA**2)
+    here = now.neutral + (expression @ model.flat_expression).reshape(points, 3)
+    both = np.concatenate([model.flat_expression, model.identity.reshape(len(model.identity), -1)])
+    projected, jac = jacobian(here, both, rotation, translation, camera.focal, width / 2, height / 2)
+    weight = np.repeat(np.sqrt(model.weight) / sigma, 2)
+    residual = (projected - landmarks[:, :2]).reshape(-1) * weight
+    focal_column = (projected - np.array([width / 2, height / 2])).reshape(-1, 1)  # d/d log focal
+    own = jac[:, :58] * weight[:, None]
+    common = np.concatenate([jac[:, 58:], focal_column], 1) * weight[:, None]
+    h_oo = own.T @ own
+    h_oo[np.arange(6, 58), np.arange(6, 58)] += precision
+    g_o = own.T @ residual
+    g_o[6:] += precision * (expression - calm)
+    # expressions held at a bound do not move, so they take no part in the elimination
+    held = np.concatenate([np.zeros(6, bool), ((expression <= 0) & (g_o[6:] > 0)) | ((expression >= 1) & (g_o[6:] < 0))])
+    free = np.flatnonzero(~held)
+    h_so = common.T @ own
+    solved = np.linalg.solve(h_oo[np.ix_(free, free)], np.concatenate([h_so[:, free].T, g_o[free, None]], 1))
+    h_ss = common.T @ common - h_so[:, free] @ solved[:, :-1]
+    return h_ss, common.T @ residual - h_so[:, free] @ solved[:, -1], (h_oo, g_o, h_so)
 
 
 def resting_expression(expressions: np.ndarray) -> np.ndarray:

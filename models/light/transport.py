@@ -56,21 +56,22 @@ def visibility(vertices: np.ndarray, triangles: np.ndarray, directions: np.ndarr
 
 @njit(parallel=True, cache=True, nogil=True, fastmath=True)
 def _gathered(normals, seen, directions, radiance, out, openness):
-    # directions by D, radiance D x 3 with a direction's steradians over pi taken in
+    # directions 3 x D, radiance C x D with a direction's steradians over pi taken in
+    count = directions.shape[1]
     for v in prange(normals.shape[0]):
         nx, ny, nz = normals[v, 0], normals[v, 1], normals[v, 2]
-        r, g, b = np.float32(0), np.float32(0), np.float32(0)
+        share = np.empty(count, np.float32)
         lit, all_of_it = np.float32(0), np.float32(1e-9)
-        for d in range(directions.shape[0]):
-            cosine = nx * directions[d, 0] + ny * directions[d, 1] + nz * directions[d, 2]
-            if cosine > 0:
-                share = cosine * np.float32(seen[v, d]) * np.float32(1 / 255)
-                r += share * radiance[d, 0]
-                g += share * radiance[d, 1]
-                b += share * radiance[d, 2]
-                lit += share
-                all_of_it += cosine
-        out[v, 0], out[v, 1], out[v, 2] = r, g, b
+        for d in range(count):
+            cosine = max(nx * directions[0, d] + ny * directions[1, d] + nz * directions[2, d], np.float32(0))
+            share[d] = cosine * np.float32(seen[v, d]) * np.float32(1 / 255)
+            lit += share[d]
+            all_of_it += cosine
+        for c in range(radiance.shape[0]):
+            total = np.float32(0)
+            for d in range(count):
+                total += share[d] * radiance[c, d]
+            out[v, c] = total
         openness[v] = lit / all_of_it
 
 
@@ -95,17 +96,16 @@ class Transport:
         return cls(directions, visibility(vertices.astype(np.float64), triangles, directions))
 
     def gathered(self, normals: np.ndarray, radiance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(V x 3: what white vertices send back, V: the share of the light from all around that reaches them).
+        """(V x C: what white vertices send back, V: the share of the light from all around that reaches them).
 
         Args:
-            normals: V x 3 unit, head frame; radiance: D x 3 from each of `directions`.
+            normals: V x 3 unit, head frame; radiance: D x C from each of `directions`.
         """
-        out, openness = np.empty((len(normals), 3), np.float32), np.empty(len(normals), np.float32)
-        scaled = np.asarray(radiance * (4 / len(self.directions)), np.float32)  # 4 pi / D steradians, over pi
+        f = lambda value: np.ascontiguousarray(value, np.float32)
+        out, openness = np.empty((len(normals), radiance.shape[1]), np.float32), np.empty(len(normals), np.float32)
+        scaled = f(radiance.T * (4 / len(self.directions)))  # 4 pi / D steradians, over pi
         with PARALLEL:
-            _gathered(
-                np.ascontiguousarray(normals, np.float32), self.seen, self.directions.astype(np.float32), scaled, out, openness
-            )
+            _gathered(f(normals), self.seen, f(self.directions.T), scaled, out, openness)
         return out, openness
 
     def matrix(self, normals: np.ndarray, chosen: np.ndarray) -> np.ndarray:

@@ -37,7 +37,7 @@ def brdf_of_environment(cosine: np.ndarray, roughness: float) -> np.ndarray:
 
 @njit(parallel=True, cache=True, nogil=True, fastmath=True)
 def _add_lamp(
-    normal, position, colour, direction, place, near, depth, axes, centre, reach, alpha, bias, values, head, glossiness,
+    wanted, normal, position, colour, direction, place, near, depth, axes, centre, reach, alpha, bias, values, head, glossiness,
     diffuse, gloss,
 ):  # fmt: skip
     """Adds one lamp to diffuse and gloss (H x W x 3)."""
@@ -45,6 +45,8 @@ def _add_lamp(
     a2 = alpha * alpha
     for y in prange(height):
         for x in range(width):
+            if not wanted[y, x]:
+                continue
             nx, ny, nz = normal[y, x, 0], normal[y, x, 1], normal[y, x, 2]
             px, py, pz = position[y, x, 0], position[y, x, 1], position[y, x, 2]
             lx, ly, lz, strength = direction[0], direction[1], direction[2], np.float32(1)
@@ -61,6 +63,11 @@ def _add_lamp(
             if seen <= 0:
                 continue
             lit = cosine * seen * strength
+            for c in range(3):
+                diffuse[y, x, c] += colour[c] * lit
+            glossy = head[y, x] * values[y, x, values.shape[2] - 1] * glossiness
+            if glossy <= 0:
+                continue
             far = np.sqrt(px * px + py * py + pz * pz) + np.float32(1e-9)
             vx, vy, vz = -px / far, -py / far, -pz / far
             hx, hy, hz = lx + vx, ly + vy, lz + vz
@@ -73,21 +80,27 @@ def _add_lamp(
             k = alpha * np.float32(0.5)
             hidden = np.float32(1) / ((cosine * (1 - k) + k) * (nv * (1 - k) + k))
             fresnel = np.float32(F0) + np.float32(1 - F0) * (1 - vh) ** 5
-            shine = spread * hidden * fresnel * np.float32(0.25) * lit
-            shine *= head[y, x] * values[y, x, values.shape[2] - 1] * glossiness
+            shine = spread * hidden * fresnel * np.float32(0.25) * lit * glossy
             for c in range(3):
-                diffuse[y, x, c] += colour[c] * lit
                 gloss[y, x, c] += colour[c] * shine
 
 
 @njit(parallel=True, cache=True, nogil=True, fastmath=True)
-def _soft(values, head, around, first, bounce, glossiness, diffuse, gloss):
+def _soft(wanted, values, head, around, first, bounce, glossiness, diffuse, gloss):
     """Soft light on the head by its vertices, beyond it by `around`."""
     height, width = head.shape
     last = values.shape[2] - 1
     for y in prange(height):
         for x in range(width):
+            if not wanted[y, x]:
+                for c in range(3):
+                    diffuse[y, x, c], gloss[y, x, c] = np.float32(0), np.float32(0)
+                continue
             a = head[y, x]
+            if a <= 0:
+                for c in range(3):
+                    diffuse[y, x, c], gloss[y, x, c] = around[y, x, c] + bounce[c], np.float32(0)
+                continue
             shine = a * values[y, x, last] * glossiness
             for c in range(3):
                 diffuse[y, x, c] = a * values[y, x, first + c] + (np.float32(1) - a) * around[y, x, c] + bounce[c]
@@ -95,10 +108,14 @@ def _soft(values, head, around, first, bounce, glossiness, diffuse, gloss):
 
 
 @njit(parallel=True, cache=True, nogil=True, fastmath=True)
-def _ratio(before, after, floor, share, out):
+def _ratio(wanted, before, after, floor, share, out):
     height, width = before.shape[:2]
     for y in prange(height):
         for x in range(width):
+            if not wanted[y, x]:
+                for c in range(3):
+                    out[y, x, c] = np.float32(1)
+                continue
             for c in range(3):
                 was = before[y, x, c]
                 if was < 2 * floor:
@@ -108,10 +125,16 @@ def _ratio(before, after, floor, share, out):
 
 @dataclass(frozen=True)
 class Shaded:
-    """H x W x 3 each, linear: what a white surface sends back, and what gloss does."""
+    """What a white surface sends back, and what gloss does.
+
+    Attributes:
+        diffuse, gloss: H x W x 3 linear.
+        wanted: H x W bool, where they are worked out: where anybody is.
+    """
 
     diffuse: np.ndarray
     gloss: np.ndarray
+    wanted: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -160,10 +183,9 @@ class Shader:
         cosine = (normals * view).sum(1)
         mirrored = 2 * cosine[:, None] * normals - view
         share = brdf_of_environment(np.maximum(cosine, 0.05), ROUGHNESS)
-        values, openness = [], None
-        for light in lights:
-            diffuse, openness = self.transport.gathered(own, light.around(there))
-            values += [diffuse, light.reflected(mirrored) * (share * openness)[:, None]]
+        diffuse, openness = self.transport.gathered(own, np.concatenate([light.around(there) for light in lights], 1))
+        gloss = [light.reflected(mirrored) * (share * openness)[:, None] for light in lights]
+        values = [part for k, shine in enumerate(gloss) for part in (diffuse[:, 3 * k : 3 * k + 3], shine)]
         seen = surface(
             self.lit,
             posed,
@@ -204,6 +226,7 @@ class Shader:
         diffuse, gloss = np.empty((height, width, 3), np.float32), np.empty((height, width, 3), np.float32)
         with PARALLEL:
             _soft(
+                seen.wanted,
                 seen.values,
                 seen.head,
                 around,
@@ -215,7 +238,7 @@ class Shader:
             )
         for lamp in lamps:
             self._add(lamp, seen, posed, centre, diffuse, gloss)
-        return Shaded(diffuse, gloss)
+        return Shaded(diffuse, gloss, seen.wanted)
 
     def _add(self, lamp, seen: Surface, posed: np.ndarray, centre: np.ndarray, diffuse: np.ndarray, gloss: np.ndarray) -> None:
         shadow = shadow_map(lamp, posed, self.lit.outside, centre) if lamp.shadows else NO_SHADOW
@@ -224,7 +247,7 @@ class Shader:
         nothing = np.zeros(3)
         with PARALLEL:
             _add_lamp(
-                f(seen.normal), f(seen.position), f(lamp.colour), f(nothing if near else lamp.direction),
+                seen.wanted, f(seen.normal), f(seen.position), f(lamp.colour), f(nothing if near else lamp.direction),
                 f(centre + lamp.position if near else nothing), near, shadow.depth, f(shadow.axes), f(shadow.centre),
                 np.float32(shadow.reach), np.float32(ROUGHNESS**2), np.float32(_BIAS), seen.values, seen.head,
                 np.float32(self.glossiness), diffuse, gloss,
@@ -242,33 +265,56 @@ def change(before: Shaded, after: Shaded) -> Change:
     """From how a surface was lit to how it is to be lit; nothing changes where both are the same."""
     # divided by a smooth maximum; what it adds to the old light is added to the new in proportion, so that the same light
     # changes nothing and what is sent back stays linear in the new one
-    means = [np.array(cv2.mean(one.diffuse)[:3]) for one in (before, after)]
+    means = [np.array(cv2.mean(one.diffuse, one.wanted.view(np.uint8))[:3]) for one in (before, after)]
     share = (means[1] / np.maximum(means[0], 1e-9)).astype(np.float32)
     ratio = np.empty_like(before.diffuse)
     with PARALLEL:
-        _ratio(before.diffuse, after.diffuse, np.float32(max(_FLOOR * means[0].mean(), 1e-6)), share, ratio)
+        _ratio(before.wanted, before.diffuse, after.diffuse, np.float32(max(_FLOOR * means[0].mean(), 1e-6)), share, ratio)
     return Change(ratio, before.gloss, after.gloss)
 
 
-@njit(parallel=True, cache=True, nogil=True)
+@njit(parallel=True, cache=True, nogil=True, fastmath=True)
 def _applied(image, ratio, was, becomes, alpha, decode, encode, out):
+    # the fields may be coarser: stretched linearly, pixel centres on pixel centres, a row at a time
     height, width = image.shape[:2]
+    rows, columns = ratio.shape[:2]
+    scale = np.float32(columns) / np.float32(width)
     for y in prange(height):
+        up = min(
+            max((np.float32(y) + np.float32(0.5)) * rows / np.float32(height) - np.float32(0.5), np.float32(0)),
+            np.float32(rows - 1),
+        )
+        top = min(int(up), max(rows - 2, 0))
+        below = min(top + 1, rows - 1)
+        v = np.float32(up - top)
+        line = np.empty((columns, 9), np.float32)
+        for x in range(columns):
+            for c in range(3):
+                line[x, c] = ratio[top, x, c] + v * (ratio[below, x, c] - ratio[top, x, c])
+                line[x, 3 + c] = was[top, x, c] + v * (was[below, x, c] - was[top, x, c])
+                line[x, 6 + c] = becomes[top, x, c] + v * (becomes[below, x, c] - becomes[top, x, c])
+        here = np.empty(9, np.float32)
         for x in range(width):
             a = alpha[y, x]
             if a <= 0:
                 for c in range(3):
                     out[y, x, c] = image[y, x, c]
                 continue
+            along = min(max((np.float32(x) + np.float32(0.5)) * scale - np.float32(0.5), np.float32(0)), np.float32(columns - 1))
+            left = min(int(along), max(columns - 2, 0))
+            right = min(left + 1, columns - 1)
+            u = np.float32(along - left)
+            for c in range(9):
+                here[c] = line[left, c] + u * (line[right, c] - line[left, c])
             # where more gloss was expected than there can have been, all of it is weaker, in every colour alike
             kept = np.float32(1)
             for c in range(3):
                 most = np.float32(_MOST_GLOSS) * np.float32(decode[image[y, x, c]]) * np.float32(1 / 65535)
-                if was[y, x, c] * kept > most:
-                    kept = most / was[y, x, c]
+                if here[3 + c] * kept > most:
+                    kept = most / here[3 + c]
             for c in range(3):
                 pixel = np.float32(decode[image[y, x, c]]) * np.float32(1 / 65535)
-                lit = (pixel - was[y, x, c] * kept) * ratio[y, x, c] + becomes[y, x, c] * kept
+                lit = (pixel - here[3 + c] * kept) * here[c] + here[6 + c] * kept
                 lit = pixel + a * (lit - pixel)
                 lit = min(max(lit, np.float32(0)), np.float32(1))
                 out[y, x, c] = encode[int(lit * np.float32(65535) + np.float32(0.5))]
@@ -280,11 +326,16 @@ def applied(image: np.ndarray, how: Change, alpha: np.ndarray) -> np.ndarray:
     Args:
         image: H x W x 3 uint8 sRGB; how: of any size, stretched over it.
     """
-    height, width = image.shape[:2]
-    fields = (how.ratio, how.was, how.becomes)
-    if how.ratio.shape[:2] != (height, width):
-        fields = tuple(cv2.resize(one, (width, height), interpolation=cv2.INTER_LINEAR) for one in fields)
     out = np.empty_like(image)
     with PARALLEL:
-        _applied(np.ascontiguousarray(image), *fields, np.ascontiguousarray(alpha, np.float32), DECODE, ENCODE, out)
+        _applied(
+            np.ascontiguousarray(image),
+            how.ratio,
+            how.was,
+            how.becomes,
+            np.ascontiguousarray(alpha, np.float32),
+            DECODE,
+            ENCODE,
+            out,
+        )
     return out

@@ -33,7 +33,7 @@ _EDGE_ON = 0.08  # cosine below which a triangle between landmarks is a fold, no
 _OFF = 0.012  # metres off it, where a vertex lies behind or before it
 _GLOSSY = {"scalp": 0.25, "mouth_interior": 0.3, "tongue": 0.5, "teeth": 0.5}
 _FLAT = 0.06  # weight of a body's facing the camera, against 1 of its outline's turning away
-_COARSE = 96  # pixels of the longer side of what is guessed
+_COARSE = 64  # pixels of the longer side of what is guessed
 
 
 OWN = 5  # normal, depth, openness
@@ -48,6 +48,7 @@ class Surface:
         position: H x W x 3 metres, camera axes.
         values: H x W x (OWN + C), what the head's vertices carry, after OWN channels of the surface's own; 0 beyond it.
         head: H x W in [0, 1]: 1 on the head, fading before its rim.
+        wanted: H x W bool, where anybody is: the rest need not be shaded.
         around_normal: h x w x 3 unit, coarse, of what is around the head.
         around_open: h x w x 1, how much of the light from all around reaches it.
     """
@@ -56,6 +57,7 @@ class Surface:
     position: np.ndarray
     values: np.ndarray
     head: np.ndarray
+    wanted: np.ndarray
     around_normal: np.ndarray
     around_open: np.ndarray
 
@@ -95,13 +97,11 @@ class LitHead:
     def normals(self, vertices: np.ndarray) -> np.ndarray:
         """V x 3 float32 unit, out of the surface, softened on skin."""
         sharp = unit(outward(vertices, self.triangles))
-        soft = self._average @ (self._average @ sharp)
         smooth = unit(outward(np.ascontiguousarray(self.prior.at_landmarks(vertices)[:_MESH]), self._cells))
-        smooth = unit(np.einsum("vk,vkc->vc", self._weights, smooth[self._corners]))
-        mixed = self._share[:, None] * smooth + (1 - self._share[:, None]) * unit(soft)
-        for _ in range(_SOFTENINGS):
-            mixed = self._average @ mixed
-        out = np.where(self._balls[:, None], sharp, unit(mixed))
+        average = self._average
+        out = _softened(
+            sharp, smooth, average.indptr, average.indices, average.data, self._corners, self._weights, self._share, self._balls
+        )
         out[self.inner] = unit(out[self.lips].mean(0))
         return out
 
@@ -110,6 +110,40 @@ class LitHead:
         depth = posed[:, 2:].copy()
         depth[self.inner] = np.percentile(posed[self.lips, 2], 20)
         return depth
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _softened(sharp, smooth, starts, neighbours, weights, corners, shares, share, balls):
+    """V x 3 unit: normals averaged with their neighbours', on the face those of the surface through the landmarks."""
+    count = len(sharp)
+    mixed, other = sharp.copy(), np.empty_like(sharp)
+    for step in range(2 + _SOFTENINGS):
+        for v in range(count):
+            x, y, z = np.float32(0), np.float32(0), np.float32(0)
+            for k in range(starts[v], starts[v + 1]):
+                n, w = neighbours[k], weights[k]
+                x, y, z = x + w * mixed[n, 0], y + w * mixed[n, 1], z + w * mixed[n, 2]
+            other[v, 0], other[v, 1], other[v, 2] = x, y, z
+        mixed, other = other, mixed
+        if step != 1:
+            continue
+        for v in range(count):
+            scale = (1 - share[v]) / (np.sqrt(mixed[v, 0] ** 2 + mixed[v, 1] ** 2 + mixed[v, 2] ** 2) + np.float32(1e-9))
+            x, y, z = np.float32(0), np.float32(0), np.float32(0)
+            if share[v] > 0:
+                for k in range(3):
+                    n, w = corners[v, k], shares[v, k]
+                    x, y, z = x + w * smooth[n, 0], y + w * smooth[n, 1], z + w * smooth[n, 2]
+                length = share[v] / (np.sqrt(x * x + y * y + z * z) + np.float32(1e-9))
+                x, y, z = x * length, y * length, z * length
+            mixed[v, 0], mixed[v, 1], mixed[v, 2] = (x + scale * mixed[v, 0], y + scale * mixed[v, 1], z + scale * mixed[v, 2])
+    for v in range(count):
+        if balls[v]:
+            mixed[v] = sharp[v]
+            continue
+        length = np.sqrt(mixed[v, 0] ** 2 + mixed[v, 1] ** 2 + mixed[v, 2] ** 2) + np.float32(1e-9)
+        mixed[v, 0], mixed[v, 1], mixed[v, 2] = mixed[v, 0] / length, mixed[v, 1] / length, mixed[v, 2] / length
+    return mixed
 
 
 def _facets(head: Head) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -165,19 +199,24 @@ def surface(
     inside = cv2.distanceTransform(np.pad(drawn, 1, "edge").astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
     head = np.clip(inside / rim, 0, 1).astype(np.float32)
     head = head * head * (3 - 2 * head)
-    around = _around(there[..., :OWN], head, matte)
+    around = _around(there, head, matte)
     beyond = cv2.resize(around[..., :4], (width, height))
     normal, position = np.empty((height, width, 3), np.float32), np.empty((height, width, 3), np.float32)
+    wanted = cv2.dilate((cv2.resize(matte, (width, height)) > 0).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     with PARALLEL:
-        _mixed(there, head, beyond, np.float32(camera.focal * width / camera.width), normal, position)
-    return Surface(normal, position, there, head, unit(around[..., :3]), around[..., 4:])
+        _mixed(there, head, wanted, beyond, np.float32(camera.focal * width / camera.width), normal, position)
+    return Surface(normal, position, there, head, wanted, unit(around[..., :3]), around[..., 4:])
 
 
 @njit(parallel=True, cache=True, nogil=True, fastmath=True)
-def _mixed(there, head, beyond, focal, normal, position):
+def _mixed(there, head, wanted, beyond, focal, normal, position):
     height, width = head.shape
     for y in prange(height):
         for x in range(width):
+            if not wanted[y, x]:
+                for c in range(3):
+                    normal[y, x, c], position[y, x, c] = np.float32(0), np.float32(0)
+                continue
             a = head[y, x]
             b = np.float32(1) - a
             nx, ny = a * there[y, x, 0] + b * beyond[y, x, 0], a * there[y, x, 1] + b * beyond[y, x, 1]
@@ -191,13 +230,13 @@ def _mixed(there, head, beyond, focal, normal, position):
 
 
 def _around(there: np.ndarray, head: np.ndarray, matte: np.ndarray) -> np.ndarray:
-    """h x w x 5: normals, depths and openness carried on beyond the head, smoothly, up to the matte's outline."""
+    """h x w x OWN: normals, depths and openness carried on beyond the head, smoothly, up to the matte's outline."""
     height, width = head.shape
     scale = min(1.0, _COARSE / max(height, width))
     size = max(8, round(width * scale)), max(8, round(height * scale))
-    sure = np.where(head > 0.98, np.float32(1), np.float32(0))
-    weight = cv2.resize(sure, size, interpolation=cv2.INTER_AREA)
-    known = _shrunk(there * sure[..., None], size)
+    known, weight = np.empty((size[1], size[0], OWN), np.float32), np.empty((size[1], size[0]), np.float32)
+    with PARALLEL:
+        _averaged(there, head, known, weight)
     person = cv2.GaussianBlur(cv2.resize(matte.astype(np.float32), size, interpolation=cv2.INTER_AREA), (0, 0), 1.2)
     right, down = cv2.Sobel(person, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(person, cv2.CV_32F, 0, 1, scale=1 / 8)
     slope = np.hypot(right, down)
@@ -210,6 +249,28 @@ def _around(there: np.ndarray, head: np.ndarray, matte: np.ndarray) -> np.ndarra
     # normals are also known along the outline, depth and openness on the head alone
     weights = np.stack([weight + outline + flat] * 3 + [weight] * 2, -1)
     return pulled_and_pushed(np.concatenate([known[..., :3] + sideways + facing, known[..., 3:]], -1), weights)
+
+
+@njit(parallel=True, cache=True, nogil=True, fastmath=True)
+def _averaged(there, head, known, weight):
+    """Means over a coarser grid's cells of what is known for sure, and of how much is."""
+    height, width = head.shape
+    rows, columns, channels = known.shape
+    for v in prange(rows):
+        top, bottom = v * height // rows, (v + 1) * height // rows
+        for u in range(columns):
+            left, right = u * width // columns, (u + 1) * width // columns
+            share = np.float32(1) / np.float32((bottom - top) * (right - left))
+            count = np.float32(0)
+            for c in range(channels):
+                known[v, u, c] = np.float32(0)
+            for y in range(top, bottom):
+                for x in range(left, right):
+                    if head[y, x] > np.float32(0.98):
+                        count += np.float32(1)
+                        for c in range(channels):
+                            known[v, u, c] += there[y, x, c] * share
+            weight[v, u] = count * share
 
 
 def pulled_and_pushed(fields: np.ndarray, weights: np.ndarray) -> np.ndarray:
