@@ -15,15 +15,16 @@ from capture.frame import Frame
 from capture.matte import SelfieMatte
 from capture.media import Excerpt, Media, StillPicture, open_media
 from models.colour import DECODE
+from models.light.harmonics import LUMINANCE
 from models.light.lights import Lamp, Light, ambient_light
 from models.light.presets import PRESETS
 from models.prior.face import AnnyPrior, load_prior
+from pipeline.backdrop import KEEP, TRANSPARENT
 from pipeline.relight import Behind, Relighting, relit_frames, relit_picture
 from pipeline.relighting import Shot, look_at
 
 LIGHTS = ("studio", "window", "overcast", "noon", "sunset", "rim")
-_FRAMES = 75  # of a clip
-_EVERYTHING = "transparent"  # backgrounds have no part in these figures
+_FRAMES = 48  # of a clip
 
 
 def _lamp(x: float, y: float, z: float, level: float = 1.0) -> Light:
@@ -33,7 +34,7 @@ def _lamp(x: float, y: float, z: float, level: float = 1.0) -> Light:
 
 def made(image: np.ndarray, shot: Shot, light: Light, matte: np.ndarray, index: int = 0) -> np.ndarray:
     """One frame under a light, the person as a whole."""
-    return relit_picture(image, shot, index, light, Behind(_EVERYTHING, image.shape[1], image.shape[0]), matte)[..., :3]
+    return relit_picture(image, shot, index, light, Behind(KEEP, image.shape[1], image.shape[0]), matte)
 
 
 def decibels(one: np.ndarray, other: np.ndarray, where: np.ndarray) -> float:
@@ -52,8 +53,18 @@ def as_known(shot: Shot, light: Light) -> Shot:
     return replace(shot, people=people, gains=None)
 
 
+def greyed(light: Light) -> Light:
+    """The same light without colour."""
+    grey = lambda grid: np.repeat((grid @ LUMINANCE)[..., None], 3, -1).astype(np.float32)
+    lamps = tuple(replace(one, colour=np.full(3, float(one.colour @ LUMINANCE))) for one in light.lamps)
+    return Light(grey(light.soft), grey(light.glossy), grey(light.diffuse), lamps, turn=light.turn)
+
+
 def laws(media: Path, row, head) -> None:
-    """dB over people, a frame of each clip. `A to B to A`: the light of what was relit is known, or estimated anew."""
+    """dB over people, a frame of each clip. `A to B to A`, B the six lights: known when going back, or estimated anew.
+
+    Hue: where old and new light are both grey.
+    """
     prior = load_prior()
     head("clip", "own light", "A to B to A", "B estimated", "lamps' sum", "twice the light", "360 degrees", "hue by a grey light")
     for path in sorted((media / "face").glob("*.mp4")):
@@ -61,7 +72,7 @@ def laws(media: Path, row, head) -> None:
         shot, frame = look_at(clip, prior), next(iter(clip)).image
         with SelfieMatte() as mattes:
             matte = mattes(frame)
-        where = matte > 0.5
+        where = matte > 0.9
         there, back, anew = [], [], []
         there.append(decibels(made(frame, shot, shot.source, matte), frame, where))
         for name in LIGHTS:
@@ -74,12 +85,10 @@ def laws(media: Path, row, head) -> None:
                 continue
             again = made(other, seen, shot.source, matte)
             anew.append(decibels(again, frame, where))
-        row(
-            path.stem[:28], there[0], float(np.mean(back)), float(np.mean(anew)) if anew else np.nan, *_linear(frame, shot, matte)
-        )
+        row(path.stem[:28], there[0], float(np.mean(back)), float(np.mean(anew)) if anew else np.nan, *linear(frame, shot, matte))
 
 
-def _linear(frame: np.ndarray, shot: Shot, matte: np.ndarray) -> list[float]:
+def linear(frame: np.ndarray, shot: Shot, matte: np.ndarray) -> list[float]:
     """(dB between two lamps' sum and both; stops between exposures a stop apart; dB after a whole turn; degrees of hue moved)."""
     light = lambda picture: DECODE[picture] / 65535.0
     where = matte > 0.9
@@ -92,9 +101,7 @@ def _linear(frame: np.ndarray, shot: Shot, matte: np.ndarray) -> list[float]:
     stops = float(np.median(np.log2(bright[fair] / dim[fair])))
     window = PRESETS["window"]()
     turned = decibels(made(frame, shot, window, matte), made(frame, shot, window.turned(2 * np.pi), matte), where)
-    # the light's own colour is taken out: under a light of the source's colour nothing changes hue
-    grey = ambient_light(shot.source.shaded(np.array([[0.0, 0, -1]]))[0])
-    out = made(frame, shot, grey, matte)
+    out = made(frame, as_known(shot, greyed(shot.source)), greyed(PRESETS["sunset"]()), matte)
     return [float(total), stops, turned, hue_moved(frame, out, where)]
 
 
@@ -109,26 +116,31 @@ def hue_moved(before: np.ndarray, after: np.ndarray, where: np.ndarray) -> float
 
 
 def flicker(media: Path, row, head) -> None:
-    """What motion (DIS flow of the input) does not explain from frame to frame, over people, relit over as filmed."""
-    prior = load_prior()
-    head("clip", *LIGHTS, "turning")
-    paths = [*sorted((media / "face").glob("*.mp4")), *sorted((media / "driver").glob("*512.mp4"))]
-    worst = []
-    for path in paths:
+    """What motion (DIS flow of the input) does not explain from frame to frame, over people, relit over as filmed.
+
+    Each light as bright as leaves the first frame's people as bright as they were.
+    """
+    prior, found = load_prior(), []
+    head("clip", *LIGHTS)
+    for path in sorted((media / "face").glob("*.mp4")):
         clip = Excerpt(open_media(path), 0, _FRAMES)
-        shot = look_at(clip, prior)
-        values = []
-        for name in (*LIGHTS, "turning"):
-            how = Relighting(background=_EVERYTHING, turn=(0.0, 90.0) if name == "turning" else (0.0, 0.0))
-            light = PRESETS["window" if name == "turning" else name]()
+        shot, values = look_at(clip, prior), []
+        first = next(iter(clip)).image
+        for name in LIGHTS:
+            light = PRESETS[name]()
+            with SelfieMatte(quick=True) as mattes:
+                matte = mattes(first)
+            level = lambda picture, where=matte > 0.5: float((DECODE[picture][where] @ LUMINANCE).mean())
+            stops = np.log2(level(first) / max(level(made(first, shot, light, matte)), 1e-6))
+            how = Relighting(background=TRANSPARENT, exposure=float(stops))
             values.append(_flicker(clip, relit_frames(clip, shot, light, how)))
-        worst.append(values)
+        found.append(values)
         row(path.stem[:28], *values)
-    row("mean", *np.mean(worst, 0))
+    row("mean", *np.mean(found, 0))
 
 
 def _flicker(clip: Media, relit: Iterator[Frame]) -> float:
-    """Each frame's residual after the input's own motion, as a share of its level, over that of the input."""
+    """Each frame's residual after the input's own motion, sRGB codes, over that of the input."""
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     before, own, ours = None, [], []
     for frame, made_ in zip(clip, relit):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ import pytest
 
 from capture.environment import read_environment
 from capture.errors import MediaError
+from capture.matte import SelfieMatte
 from capture.media import Excerpt, StillPicture, open_media
 from capture.photo import read_photo, write_photo
 from capture.video import VideoReader
@@ -25,6 +27,7 @@ from pipeline.reenactment import Settings
 from pipeline.relight import Behind, Relighting, relight, relit_picture
 from pipeline.relighting import Shot, look_at
 from tests.conftest import command, write_clip
+from tests.relight_figures import as_known, decibels, linear, made
 
 
 @pytest.fixture(scope="module")
@@ -282,6 +285,37 @@ def test_every_preset_lights_something():
     for light in (make() for make in PRESETS.values()):
         around = max(float(light.shaded(np.eye(3) * sign).max()) for sign in (-1, 1))
         assert 0.15 < max(light.brightness(), around) < 5
+
+
+def test_a_still_person_under_a_turning_light_changes_smoothly(portrait, shot):
+    for name in ("window", "noon"):
+        light, rows = PRESETS[name](), face(shot)
+        pictures = [under(portrait, shot, light.turned(np.radians(angle)))[rows].astype(float) for angle in range(0, 90, 2)]
+        steps = np.array([np.abs(b - a).mean() for a, b in pairwise(pictures)])
+        assert steps.max() < 3 * np.median(steps) and steps.max() < 4
+        jumps = np.abs(np.diff(steps))  # and no step is much unlike the one before
+        assert jumps.max() < 0.6 * np.median(steps)
+
+
+_CLIPS = ("talking_head_male_turning_25fps_512", "outdoor_female_smiling_30fps_1280x720", "speech_female_blue_30fps_700_audio")
+
+
+@pytest.mark.media
+@pytest.mark.parametrize("name", _CLIPS)
+def test_real_clips_keep_the_laws_of_light(name, media, prior):
+    """Figures for all clips: `python -m tests.figures relight`."""
+    clip = Excerpt(open_media(media / f"face/{name}.mp4"), 0, 8)
+    shot, frame = look_at(clip, prior), next(iter(clip)).image
+    with SelfieMatte() as mattes:
+        matte = mattes(frame)
+    where = matte > 0.9
+    assert decibels(made(frame, shot, shot.source, matte), frame, where) > 40
+    window = PRESETS["window"]()
+    there = made(frame, shot, window, matte)
+    assert decibels(there, frame, where) < 30  # it does change
+    assert decibels(made(there, as_known(shot, window), shot.source, matte), frame, where) > 35
+    total, stops, turned, hue = linear(frame, shot, matte)
+    assert total > 45 and abs(stops - 1) < 0.02 and turned > 60 and hue < 2
 
 
 @pytest.mark.media
