@@ -43,12 +43,13 @@ _OFTEN = 0.25  # seconds between frames whose light is foretold
 _SKIN = [4, 5, 195, 197, 6, 8, 9, 151, 108, 337, 69, 299, 50, 280, 101, 330, 36, 266, 205, 425, 187, 411, 118, 347, 117, 346]
 _SIDE = 288  # pixels of the longer side in which moving pictures are shaded
 _FINE_SIDE = 1024  # photos
-_EDGE = 0.3  # of a matte, within which a pixel counts as background or as person
+_EDGE = (0.55, 0.95)  # of a matte: up to here a pixel is left as it is, from here on it is a person's
 _TONES = (0.08, 0.7)  # luminance of skin's albedo that is believed
 _FULL_GLOSS = 0.35  # of it, below which gloss is taken to be weaker as well: dark skin may be bright skin in little light
 _GRAZING = 0.25  # cosine to the camera below which skin tells little
 _IN_FRONT = 0.004  # metres behind what is seen there at which a vertex is hidden
 _FEWEST = 60  # vertices that tell a light
+_LEAST = 0.3  # of the skin seen, neither black nor white, that tells one
 _SATURATED, _DARK = 250, 6  # sRGB codes beyond which a pixel tells no light
 
 
@@ -138,15 +139,19 @@ class Look:
 class Relit:
     """One person whose light is known."""
 
-    def __init__(self, person: Person, prior: AnnyPrior, looks: list[Look], source: Light | None = None, fine: bool = False):
+    def __init__(
+        self, person: Person, prior: AnnyPrior, looks: list[Look], source: Light | None = None, fine: bool = False,
+        exact: bool = False,
+    ):  # fmt: skip
         """Args:
         looks: at least one.
         source: the light they stand in; None estimates it.
         fine: shade at (nearly) the picture's own size.
+        exact: the person's shape is known, not fitted.
         """
         seen = [one.landmarks for one in looks if one.seen]
         self.person = replace(person, detail=person.detail + relief(person, np.stack(seen), prior)) if seen else person
-        self.shader = Shader(LitHead(Head(prior, self.person)))
+        self.shader = Shader(LitHead(Head(prior, self.person), softened=not exact))
         self._side = _FINE_SIDE if fine else _SIDE
         self.source = source or self._estimated(prior, looks)
 
@@ -164,15 +169,22 @@ class Relit:
         albedo = albedo * (np.clip(tone, *_TONES) / tone)
         self.shader.glossiness = min(1.0, float(np.clip(tone, *_TONES)) / _FULL_GLOSS)
         expected = HarmonicLight(np.mean([one.light.coefficients for one in told], 0))
-        return estimated_light(SkinSeen.joined([self._seen_skin(one, albedo, reflectance.skin) for one in looks]), expected)
+        shown = [self._seen_skin(one, albedo, reflectance.skin) for one in looks]
+        if not any(one is not None for one, _ in shown):
+            share = max(share for _, share in shown)
+            raise Refusal(
+                f"the face is too dark or too bright to tell its light: {100 * share:.0f} % of its skin lie between black and "
+                f"white, expected at least {100 * _LEAST:.0f} %. Use a picture with more or less exposure."
+            )
+        return estimated_light(SkinSeen.joined([one for one, _ in shown if one is not None]), expected)
 
     def _camera_of(self, look: Look) -> Camera:
         """That a frame, as large as it is given, is seen through."""
         height, width = look.image.shape[:2]
         return Camera(self.person.camera.focal * width / self.person.camera.width, width, height)
 
-    def _seen_skin(self, look: Look, albedo: np.ndarray, skin: np.ndarray) -> SkinSeen:
-        """The bare skin's vertices that a frame shows."""
+    def _seen_skin(self, look: Look, albedo: np.ndarray, skin: np.ndarray) -> tuple[SkinSeen | None, float]:
+        """(the bare skin's vertices that a frame shows, None where too few; how many lie between black and white)."""
         lit, camera = self.shader.lit, self._camera_of(look)
         height, width = camera.height, camera.width
         posed = lit.head.posed(look.code)
@@ -187,18 +199,16 @@ class Relit:
         size = max(1, round(np.ptp(points[skin > 0, 0]) / 60))
         smooth = cv2.blur(DECODE[look.image].astype(np.float32) / 65535, (size, size))
         codes = look.image[y[chosen], x[chosen]].max(1)
-        chosen = chosen[(codes < _SATURATED) & (codes > _DARK)]
-        if len(chosen) < _FEWEST:
-            raise Refusal(
-                f"the face is too dark or too bright to tell its light: {len(chosen)} places on its skin lie between black and "
-                f"white, expected at least {_FEWEST}. Use a picture with more or less exposure."
-            )
+        fair = (codes < _SATURATED) & (codes > _DARK)
+        chosen, share = chosen[fair], float(fair.mean()) if len(fair) else 0.0
+        if len(chosen) < _FEWEST or share < _LEAST:
+            return None, share
         transport, rotation = self.shader.transport, look.code.rotation
         own = (normals @ rotation.astype(np.float32))[chosen]
         matrix = transport.matrix(own, chosen)
         openness = matrix.sum(1)
         lobes = matrix @ lobes_of_directions(transport.directions @ rotation.T)
-        return SkinSeen(smooth[y[chosen], x[chosen]] / albedo[chosen], normals[chosen].astype(float), openness, lobes)
+        return SkinSeen(smooth[y[chosen], x[chosen]] / albedo[chosen], normals[chosen].astype(float), openness, lobes), share
 
     @staticmethod
     def landmarks_of(person: Person, code: FaceCode, prior: AnnyPrior) -> np.ndarray:
@@ -238,7 +248,7 @@ def edges_left_out(matte: np.ndarray) -> np.ndarray:
 
     Beside their outline they are mixed with what is behind them, which is not relit.
     """
-    return np.clip((matte - _EDGE) / (1 - 2 * _EDGE), 0, 1)
+    return np.clip((matte - _EDGE[0]) / (_EDGE[1] - _EDGE[0]), 0, 1)
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def subjects(prior: AnnyPrior, seed: int = 0) -> list[Subject]:
 class Tracer:
     """Mitsuba's pictures of subjects."""
 
-    def __init__(self, samples: int = 96):
+    def __init__(self, samples: int = 256):
         import mitsuba
 
         self._mi, self._samples = mitsuba, samples
@@ -144,9 +144,9 @@ def lights() -> dict[str, Light]:
     out = {name: PRESETS[name]() for name in _ENVIRONMENTS}
     around = spread_directions(400)
     around = around[[from_front(d) < _FARTHEST for d in around]]
-    for direction in around[np.linspace(0, len(around) - 1, _LAMPS).astype(int)]:
+    for number, direction in enumerate(around[np.linspace(0, len(around) - 1, _LAMPS).astype(int)]):
         lamp = Lamp("directional", np.full(3, 0.9), direction=direction)
-        out[f"lamp at {from_front(direction):.0f}"] = ambient_light(np.full(3, _AMBIENT), (lamp,))
+        out[f"lamp {number} at {from_front(direction):.0f}"] = ambient_light(np.full(3, _AMBIENT), (lamp,))
     return out
 
 
@@ -193,7 +193,7 @@ def truth(media: Path, row, head) -> None:
         known = passes(subject, prior)
         source = coded(tracer(subject, first))
         look = Look(source, subject.code, np.zeros((478, 3)), seen=False)
-        given = Relit(subject.person, prior, [look], first, fine=True)
+        given = Relit(subject.person, prior, [look], first, fine=True, exact=True)
         estimated = look_at(StillPicture(source, "subject"), prior)
         shape.append(_shape_errors(estimated, source, known))
         for light in targets.values():

@@ -24,7 +24,9 @@ F0 = 0.028  # of skin, index of refraction 1.4
 ROUGHNESS = 0.5  # of skin: GGX alpha is its square
 BOUNCE = 0.06  # of a face's mean irradiance that comes back to it from hair, clothes and walls
 _MOST_GLOSS = 0.5  # of a pixel that can have been gloss
-_BIAS = 0.003  # metres a shadow starts behind what throws it
+_BIAS = 0.0015  # metres a shadow starts behind what throws it
+_SHADOW_SIDE = 256  # pixels of what a lamp sees, twice that for pictures that are larger than
+_LARGE = 320
 _FLOOR = 0.15  # of the mean irradiance: below it, what is divided by is noise
 
 
@@ -241,7 +243,8 @@ class Shader:
         return Shaded(diffuse, gloss, seen.wanted)
 
     def _add(self, lamp, seen: Surface, posed: np.ndarray, centre: np.ndarray, diffuse: np.ndarray, gloss: np.ndarray) -> None:
-        shadow = shadow_map(lamp, posed, self.lit.outside, centre) if lamp.shadows else NO_SHADOW
+        side = _SHADOW_SIDE * (1 + (max(seen.head.shape) > _LARGE))
+        shadow = shadow_map(lamp, posed, self.lit.outside, centre, side) if lamp.shadows else NO_SHADOW
         f = lambda value: np.ascontiguousarray(value, np.float32)
         near = lamp.position is not None
         nothing = np.zeros(3)

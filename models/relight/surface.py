@@ -22,7 +22,7 @@ from models.portrait.topology import INNER
 from models.prior.face import LEFT_EYE, RIGHT_EYE, AnnyPrior
 from models.raster.cpu import PARALLEL, interpolate, rasterise
 
-_BEHIND = 0.3  # of unit length: how much an outline's normals look at the camera
+_BEHIND = 0.6  # of unit length: how much an outline's normals look at the camera
 _SOFTENINGS = 2  # rounds in which normals are averaged with their neighbours': light spreads below skin
 _RIM = 0.035  # of the head's width on the picture over which the guess around goes over into the head
 _MESH = 468  # landmarks on the skin
@@ -74,8 +74,12 @@ def _neighbours(vertices: int, triangles: bytes) -> sp.csr_matrix:
 class LitHead:
     """A head whose skin is lit: its softened normals, and which of its triangles throw shadows."""
 
-    def __init__(self, head: Head):
+    def __init__(self, head: Head, softened: bool = True):
+        """Args:
+        softened: normals as a fitted head's ought to be; without, those of its triangles, for a shape that is known.
+        """
         self.head, prior = head, head.prior
+        self._is_softened = softened
         self.triangles = np.ascontiguousarray(prior.triangles, np.int32)
         inner = [prior.regions.index(name) for name in INNER]
         self.outside = np.ascontiguousarray(self.triangles[~np.isin(prior.region, inner)])
@@ -97,6 +101,8 @@ class LitHead:
     def normals(self, vertices: np.ndarray) -> np.ndarray:
         """V x 3 float32 unit, out of the surface, softened on skin."""
         sharp = unit(outward(vertices, self.triangles))
+        if not self._is_softened:
+            return sharp
         smooth = unit(outward(np.ascontiguousarray(self.prior.at_landmarks(vertices)[:_MESH]), self._cells))
         average = self._average
         out = _softened(
