@@ -172,6 +172,7 @@ def _relight(command: Relight) -> tuple[dict, str]:
     how = Relighting(
         _turn(command.rotate), _in_range("--exposure", command.exposure, -20, 20), command.background,
         _in_range("--smoothing", command.smoothing, 0, 10), command.mark,
+        device=_device(command.device),
     )  # fmt: skip
     with TerminalProgress() as progress:
         report = relight(

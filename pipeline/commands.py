@@ -118,6 +118,8 @@ class Relight:
     """Strength of the tracking's two-sided smoothing; 0 is none."""
     mark: bool = False
     """The visible mark on every picture."""
+    device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
+    """Where pixels are relit; `auto` takes CUDA where it is there."""
     json: str | None = None
     """Report to write."""
 

@@ -101,7 +101,7 @@ def prepare(source: str, driver: str, settings: Settings, prior: AnnyPrior, list
             if refitted is not None:
                 ready, same, who = refitted, True, Ensemble([PortraitPuppet(refitted)])
     if light is not None:
-        who = lit(who, light, prior)
+        who = lit(who, light, prior, device=choose_device(settings.device))
     reenactments = tuple(
         None if one is None else Reenactment(puppet, one.person, reference_code(one), settings, same)
         for puppet, one in zip(who.puppets, performances)

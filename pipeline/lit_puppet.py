@@ -47,22 +47,25 @@ class LitPuppet:
         return self._relit(picture, code, alpha, self.light, edges_left_out(alpha), camera=camera)
 
 
-def lit(ensemble: Ensemble, light: Light, prior: AnnyPrior, known: list[Relit] | None = None) -> Ensemble:
+def lit(
+    ensemble: Ensemble, light: Light, prior: AnnyPrior, known: list[Relit] | None = None, device: str = "cpu"
+) -> Ensemble:  # fmt: skip
     """The same people under a light.
 
     Args:
         known: what `lights_known` said of them; None looks at them, which takes a second each.
+        device: where they are relit, if they are looked at.
     """
-    known = lights_known(ensemble, prior) if known is None else known
+    known = lights_known(ensemble, prior, device) if known is None else known
     return ensemble.replaced([LitPuppet(puppet, one, light) for puppet, one in zip(ensemble.puppets, known)])
 
 
-def lights_known(ensemble: Ensemble, prior: AnnyPrior) -> list[Relit]:
+def lights_known(ensemble: Ensemble, prior: AnnyPrior, device: str = "cpu") -> list[Relit]:
     """Each of the people, their surface and the light they are shown in known."""
-    return [_known(puppet, prior) for puppet in ensemble.puppets]
+    return [_known(puppet, prior, device) for puppet in ensemble.puppets]
 
 
-def _known(puppet: Puppet, prior: AnnyPrior) -> Relit:
+def _known(puppet: Puppet, prior: AnnyPrior, device: str) -> Relit:
     """What relighting has to know of somebody, from their picture at rest."""
     picture = rest_picture(puppet)
     code = replace(puppet.base, expression=puppet.rest)
@@ -75,4 +78,5 @@ def _known(puppet: Puppet, prior: AnnyPrior) -> Relit:
     # of several, the one that lies on them; none where the picture shows them too small for the mesh
     near = [face for face in faces if np.linalg.norm(face[:468, :2] - own[:468, :2], axis=1).mean() < 0.1 * np.ptp(own[:468, 0])]
     landmarks = min(near, key=lambda face: np.abs(face[:468, :2] - own[:468, :2]).mean()) if near else None
-    return Relit(puppet.person, prior, [Look(picture, code, own if landmarks is None else landmarks, landmarks is not None)])
+    look = Look(picture, code, own if landmarks is None else landmarks, landmarks is not None)
+    return Relit(puppet.person, prior, [look], device=device)

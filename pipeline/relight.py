@@ -26,6 +26,7 @@ from models.prior.face import AnnyPrior
 from pipeline.ahead import ahead
 from pipeline.backdrop import KEEP, TRANSPARENT, covering, open_picture
 from pipeline.builtin import BUILTIN
+from pipeline.device import DeviceChoice, choose_device
 from pipeline.errors import Refusal
 from pipeline.lights import ENDINGS, open_light
 from pipeline.mark import marked
@@ -50,6 +51,7 @@ class Relighting:
         background: `keep`, `light`, `transparent`, or a picture's path.
         smoothing: of the tracking.
         mark: the visible mark on every picture; comment: what a file's metadata say.
+        device: where pixels are made.
     """
 
     turn: tuple[float, float] = (0.0, 0.0)
@@ -58,6 +60,7 @@ class Relighting:
     smoothing: float = 1.0
     mark: bool = False
     comment: str | None = None
+    device: DeviceChoice = "auto"
 
     def light_at(self, light: Light, share: float) -> Light:
         """The light at a share (0 to 1) of the time."""
@@ -157,7 +160,7 @@ def relight(
     if media.is_photo and how.turn[0] != how.turn[1]:
         raise Refusal(f"--rotate {how.turn[0]:g}:{how.turn[1]:g}: a photo has no time to turn in. Give one angle, or a video.")
     known = None if source_light is None else open_light(source_light, prior)
-    shot = look_at(media, prior, known, smoothing=how.smoothing, listen=listen)
+    shot = look_at(media, prior, known, smoothing=how.smoothing, listen=listen, device=choose_device(how.device))
     results = []
     for name, path in outputs.items():
         frames = relit_frames(media, shot, lights[name], how, listen)

@@ -141,18 +141,19 @@ class Relit:
 
     def __init__(
         self, person: Person, prior: AnnyPrior, looks: list[Look], source: Light | None = None, fine: bool = False,
-        exact: bool = False,
+        exact: bool = False, device: str = "cpu",
     ):  # fmt: skip
         """Args:
         looks: at least one.
         source: the light they stand in; None estimates it.
         fine: shade at (nearly) the picture's own size.
         exact: the person's shape is known, not fitted.
+        device: `cpu` shades with numba, any other with torch on that device.
         """
         seen = [one.landmarks for one in looks if one.seen]
         self.person = replace(person, detail=person.detail + relief(person, np.stack(seen), prior)) if seen else person
         self.shader = Shader(LitHead(Head(prior, self.person), softened=not exact))
-        self._side = _FINE_SIDE if fine else _SIDE
+        self._side, self._device, self._on_device = _FINE_SIDE if fine else _SIDE, device, None
         self.source = source or self._estimated(prior, looks)
 
     def _estimated(self, prior: AnnyPrior, looks: list[Look]) -> Light:
@@ -239,8 +240,15 @@ class Relit:
             camera: that the picture is seen through, where it is not the person's.
         """
         own = self.source if gain is None else self.source.times(gain)
-        how = change(*self.shader(code, matte, [own, light], *self.size(image), camera))
-        return applied(image, how, matte if share is None else share)
+        share = matte if share is None else share
+        if self._device == "cpu":
+            return applied(image, change(*self.shader(code, matte, [own, light], *self.size(image), camera)), share)
+        if self._on_device is None:
+            from models.relight.shading_torch import TorchShader
+
+            self._on_device = TorchShader(self.shader, self._device)
+        camera = camera or self.person.camera
+        return self._on_device(image, code, matte, (own, light), share, *self.size(image), camera)
 
 
 def edges_left_out(matte: np.ndarray) -> np.ndarray:
@@ -271,12 +279,13 @@ class Shot:
 
 def look_at(
     media: Media, prior: AnnyPrior, source: Light | None = None, people: int = MOST, smoothing: float = 1.0,
-    listen: Listener = silent,
+    listen: Listener = silent, device: str = "cpu",
 ) -> Shot:  # fmt: skip
     """Looks at a photo or a video once: who is there, what they do, and in which light.
 
     Args:
         source: the light they stand in, where it is known.
+        device: where they will be relit.
 
     Raises:
         Refusal: where nobody is seen, or too little of them to tell the light.
@@ -291,11 +300,11 @@ def look_at(
         person = tracked.performances[k].person
         looks = kept.looks(media, tracked, k)
         try:
-            one = Relit(person, prior, looks, source, fine=media.is_photo)
+            one = Relit(person, prior, looks, source, fine=media.is_photo, device=device)
         except Refusal:  # too dark or too bright a face among others: it stands in the same light
             if not relit:
                 raise
-            one = Relit(person, prior, looks, relit[0][0].source, fine=media.is_photo)
+            one = Relit(person, prior, looks, relit[0][0].source, fine=media.is_photo, device=device)
         relit.append((one, replace(tracked.performances[k], person=one.person)))
         listen("light", number, len(numbers))
     known = source is not None or media.is_photo

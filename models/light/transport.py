@@ -20,7 +20,7 @@ from models.raster.cpu import PARALLEL, rasterise
 
 DIRECTIONS = 192
 _SIZE = 192  # pixels of the pictures from each direction
-_FAR = 1e3  # metres added to depths, so that perspective-correct interpolation is as good as linear
+FAR = 1e3  # metres added to depths, so that perspective-correct interpolation is as good as linear
 
 
 def _axes(towards: np.ndarray) -> np.ndarray:
@@ -42,7 +42,7 @@ def visibility(vertices: np.ndarray, triangles: np.ndarray, directions: np.ndarr
     near = 2.5 * 2 * reach / _SIZE
     for d, towards in enumerate(directions):
         local = (vertices - centre) @ _axes(towards)
-        points = np.concatenate([(local[:, :2] / reach + 1) * _SIZE / 2, _FAR + local[:, 2:]], 1).astype(np.float32)
+        points = np.concatenate([(local[:, :2] / reach + 1) * _SIZE / 2, FAR + local[:, 2:]], 1).astype(np.float32)
         depth = rasterise(points, triangles, _SIZE, _SIZE).depth
         open_ = np.zeros(len(vertices), np.float32)
         for dy in (-0.75, 0.75):
@@ -138,26 +138,36 @@ class ShadowMap:
 NO_SHADOW = ShadowMap(np.eye(3), np.zeros(3), 0.0, None, np.full((2, 2), np.inf, np.float32))
 
 
+def view_of_lamp(lamp: Lamp, vertices: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """How a lamp looks at a head: its axes (3 x 3, columns across, down, away), their origin, and half the side of what is seen.
+
+    The last is in metres, of a lamp near by at one metre from it; 0 where it is inside the head, and nothing can be said.
+    """
+    reach = float(np.linalg.norm(vertices - centre, axis=1).max()) * 1.03
+    if lamp.direction is not None:
+        return _axes(lamp.direction), centre, reach
+    away = float(np.linalg.norm(lamp.position))
+    inside = away <= 1.05 * reach
+    slope = 0.0 if inside else reach / np.sqrt(away**2 - reach**2)
+    return _axes(lamp.position / max(away, 1e-6)), centre + lamp.position, float(slope)
+
+
 def shadow_map(lamp: Lamp, vertices: np.ndarray, triangles: np.ndarray, centre: np.ndarray, size: int = 256) -> ShadowMap:
     """Args:
     lamp: directional or point. vertices: V x 3 camera axes. centre: 3, of the head.
     """
-    reach = float(np.linalg.norm(vertices - centre, axis=1).max()) * 1.03
-    if lamp.direction is not None:
-        axes = _axes(lamp.direction)
-        local = (vertices - centre) @ axes
-        points = np.concatenate([(local[:, :2] / reach + 1) * size / 2, _FAR + local[:, 2:]], 1)
-        return ShadowMap(axes, centre, reach, None, _drawn(points, triangles, size) - np.float32(_FAR))
-    eye = centre + lamp.position
-    away = float(np.linalg.norm(lamp.position))
-    axes = _axes(lamp.position / max(away, 1e-6))
-    local = (vertices - eye) @ axes
-    scale = np.sqrt(max(away**2 - reach**2, 1e-4)) / reach  # focal, of half the side
-    if away <= 1.05 * reach:  # inside: nothing can be said of shadows
-        return ShadowMap(axes, eye, 0.0, eye, np.full((2, 2), np.inf, np.float32))
+    axes, origin, reach = view_of_lamp(lamp, vertices, centre)
+    near = lamp.direction is None
+    eye = origin if near else None
+    if reach <= 0:
+        return ShadowMap(axes, origin, 0.0, eye, np.full((2, 2), np.inf, np.float32))
+    local = (vertices - origin) @ axes
+    if not near:
+        points = np.concatenate([(local[:, :2] / reach + 1) * size / 2, FAR + local[:, 2:]], 1)
+        return ShadowMap(axes, origin, reach, None, _drawn(points, triangles, size) - np.float32(FAR))
     depth = np.maximum(local[:, 2:], 1e-3)
-    points = np.concatenate([(local[:, :2] / depth * scale + 1) * size / 2, depth], 1)
-    return ShadowMap(axes, eye, 1 / scale, eye, _drawn(points, triangles, size))
+    points = np.concatenate([(local[:, :2] / depth / reach + 1) * size / 2, depth], 1)
+    return ShadowMap(axes, origin, reach, eye, _drawn(points, triangles, size))
 
 
 def _drawn(points: np.ndarray, triangles: np.ndarray, size: int) -> np.ndarray:

@@ -23,11 +23,16 @@ from models.relight.surface import OWN, LitHead, Surface, surface, unit
 F0 = 0.028  # of skin, index of refraction 1.4
 ROUGHNESS = 0.5  # of skin: GGX alpha is its square
 BOUNCE = 0.06  # of a face's mean irradiance that comes back to it from hair, clothes and walls
-_MOST_GLOSS = 0.5  # of a pixel that can have been gloss
-_BIAS = 0.0015  # metres a shadow starts behind what throws it
+MOST_GLOSS = 0.5  # of a pixel that can have been gloss
+BIAS = 0.0015  # metres a shadow starts behind what throws it
 _SHADOW_SIDE = 256  # pixels of what a lamp sees, twice that for pictures that are larger than
 _LARGE = 320
-_FLOOR = 0.15  # of the mean irradiance: below it, what is divided by is noise
+FLOOR = 0.15  # of the mean irradiance: below it, what is divided by is noise
+
+
+def shadow_side(height: int, width: int) -> int:
+    """Pixels of what a lamp sees, for a picture of some size."""
+    return _SHADOW_SIDE * (1 + (max(height, width) > _LARGE))
 
 
 def brdf_of_environment(cosine: np.ndarray, roughness: float) -> np.ndarray:
@@ -243,7 +248,7 @@ class Shader:
         return Shaded(diffuse, gloss, seen.wanted)
 
     def _add(self, lamp, seen: Surface, posed: np.ndarray, centre: np.ndarray, diffuse: np.ndarray, gloss: np.ndarray) -> None:
-        side = _SHADOW_SIDE * (1 + (max(seen.head.shape) > _LARGE))
+        side = shadow_side(*seen.head.shape)
         shadow = shadow_map(lamp, posed, self.lit.outside, centre, side) if lamp.shadows else NO_SHADOW
         f = lambda value: np.ascontiguousarray(value, np.float32)
         near = lamp.position is not None
@@ -252,7 +257,7 @@ class Shader:
             _add_lamp(
                 seen.wanted, f(seen.normal), f(seen.position), f(lamp.colour), f(nothing if near else lamp.direction),
                 f(centre + lamp.position if near else nothing), near, shadow.depth, f(shadow.axes), f(shadow.centre),
-                np.float32(shadow.reach), np.float32(ROUGHNESS**2), np.float32(_BIAS), seen.values, seen.head,
+                np.float32(shadow.reach), np.float32(ROUGHNESS**2), np.float32(BIAS), seen.values, seen.head,
                 np.float32(self.glossiness), diffuse, gloss,
             )  # fmt: skip
 
@@ -272,7 +277,7 @@ def change(before: Shaded, after: Shaded) -> Change:
     share = (means[1] / np.maximum(means[0], 1e-9)).astype(np.float32)
     ratio = np.empty_like(before.diffuse)
     with PARALLEL:
-        _ratio(before.wanted, before.diffuse, after.diffuse, np.float32(max(_FLOOR * means[0].mean(), 1e-6)), share, ratio)
+        _ratio(before.wanted, before.diffuse, after.diffuse, np.float32(max(FLOOR * means[0].mean(), 1e-6)), share, ratio)
     return Change(ratio, before.gloss, after.gloss)
 
 
@@ -312,7 +317,7 @@ def _applied(image, ratio, was, becomes, alpha, decode, encode, out):
             # where more gloss was expected than there can have been, all of it is weaker, in every colour alike
             kept = np.float32(1)
             for c in range(3):
-                most = np.float32(_MOST_GLOSS) * np.float32(decode[image[y, x, c]]) * np.float32(1 / 65535)
+                most = np.float32(MOST_GLOSS) * np.float32(decode[image[y, x, c]]) * np.float32(1 / 65535)
                 if here[3 + c] * kept > most:
                     kept = most / here[3 + c]
             for c in range(3):

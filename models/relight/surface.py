@@ -22,18 +22,18 @@ from models.portrait.topology import INNER
 from models.prior.face import LEFT_EYE, RIGHT_EYE, AnnyPrior
 from models.raster.cpu import PARALLEL, interpolate, rasterise
 
-_BEHIND = 0.6  # of unit length: how much an outline's normals look at the camera
-_SOFTENINGS = 2  # rounds in which normals are averaged with their neighbours': light spreads below skin
-_RIM = 0.035  # of the head's width on the picture over which the guess around goes over into the head
-_MESH = 468  # landmarks on the skin
+BEHIND = 0.6  # of unit length: how much an outline's normals look at the camera
+SOFTENINGS = 2  # rounds in which normals are averaged with their neighbours': light spreads below skin
+RIM = 0.035  # of the head's width on the picture over which the guess around goes over into the head
+MESH = 468  # landmarks on the skin
 _OVAL = [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136,
          172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]  # fmt: skip
 _OVAL_RIM = 0.015  # metres inside of the oval over which the landmarks' surface sets in
 _EDGE_ON = 0.08  # cosine below which a triangle between landmarks is a fold, not skin
 _OFF = 0.012  # metres off it, where a vertex lies behind or before it
 _GLOSSY = {"scalp": 0.25, "mouth_interior": 0.3, "tongue": 0.5, "teeth": 0.5}
-_FLAT = 0.06  # weight of a body's facing the camera, against 1 of its outline's turning away
-_COARSE = 64  # pixels of the longer side of what is guessed
+FLAT = 0.06  # weight of a body's facing the camera, against 1 of its outline's turning away
+COARSE = 64  # pixels of the longer side of what is guessed
 
 
 OWN = 5  # normal, depth, openness
@@ -79,11 +79,11 @@ class LitHead:
         softened: normals as a fitted head's ought to be; without, those of its triangles, for a shape that is known.
         """
         self.head, prior = head, head.prior
-        self._is_softened = softened
+        self.is_softened = softened
         self.triangles = np.ascontiguousarray(prior.triangles, np.int32)
         inner = [prior.regions.index(name) for name in INNER]
         self.outside = np.ascontiguousarray(self.triangles[~np.isin(prior.region, inner)])
-        self._average = _neighbours(len(prior.mean), self.triangles.tobytes())
+        self.average = _neighbours(len(prior.mean), self.triangles.tobytes())
         of = lambda numbers: np.unique(prior.triangles[np.isin(prior.region, numbers)])
         self.lips = of([prior.regions.index("lips")])
         self.inner = np.setdiff1d(of(inner), self.lips)
@@ -91,8 +91,8 @@ class LitHead:
         self.glossy = np.ones(len(prior.mean), np.float32)
         for name, share in _GLOSSY.items():
             self.glossy[of([prior.regions.index(name)])] = share
-        self._balls = (prior.part == LEFT_EYE) | (prior.part == RIGHT_EYE)
-        self._cells, self._corners, self._weights, self._share = _facets(head)
+        self.balls = (prior.part == LEFT_EYE) | (prior.part == RIGHT_EYE)
+        self.cells, self.corners, self.weights, self.share = _facets(head)
 
     @property
     def prior(self) -> AnnyPrior:
@@ -101,12 +101,12 @@ class LitHead:
     def normals(self, vertices: np.ndarray) -> np.ndarray:
         """V x 3 float32 unit, out of the surface, softened on skin."""
         sharp = unit(outward(vertices, self.triangles))
-        if not self._is_softened:
+        if not self.is_softened:
             return sharp
-        smooth = unit(outward(np.ascontiguousarray(self.prior.at_landmarks(vertices)[:_MESH]), self._cells))
-        average = self._average
+        smooth = unit(outward(np.ascontiguousarray(self.prior.at_landmarks(vertices)[:MESH]), self.cells))
+        average = self.average
         out = _softened(
-            sharp, smooth, average.indptr, average.indices, average.data, self._corners, self._weights, self._share, self._balls
+            sharp, smooth, average.indptr, average.indices, average.data, self.corners, self.weights, self.share, self.balls
         )
         out[self.inner] = unit(out[self.lips].mean(0))
         return out
@@ -123,7 +123,7 @@ def _softened(sharp, smooth, starts, neighbours, weights, corners, shares, share
     """V x 3 unit: normals averaged with their neighbours', on the face those of the surface through the landmarks."""
     count = len(sharp)
     mixed, other = sharp.copy(), np.empty_like(sharp)
-    for step in range(2 + _SOFTENINGS):
+    for step in range(2 + SOFTENINGS):
         for v in range(count):
             x, y, z = np.float32(0), np.float32(0), np.float32(0)
             for k in range(starts[v], starts[v + 1]):
@@ -160,7 +160,7 @@ def _facets(head: Head) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
         and in [0, 1] how much it belongs to that surface: not beyond the face's rim.
     """
     prior = head.prior
-    points = prior.at_landmarks(head.neutral)[:_MESH].astype(np.float64)
+    points = prior.at_landmarks(head.neutral)[:MESH].astype(np.float64)
     flat = Delaunay(points[:, :2])
     cells = flat.simplices.astype(np.int32)
     a, b, c = (points[cells[:, k]] for k in range(3))
@@ -201,7 +201,7 @@ def surface(
     attributes = np.concatenate([normals, lit.lit_depths(posed), openness[:, None], values], 1)
     there = interpolate(fragments, lit.triangles, attributes)
     columns = np.flatnonzero(drawn.any(0))
-    rim = max(1.0, _RIM * (columns[-1] - columns[0])) if len(columns) else 1.0
+    rim = max(1.0, RIM * (columns[-1] - columns[0])) if len(columns) else 1.0
     inside = cv2.distanceTransform(np.pad(drawn, 1, "edge").astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
     head = np.clip(inside / rim, 0, 1).astype(np.float32)
     head = head * head * (3 - 2 * head)
@@ -238,7 +238,7 @@ def _mixed(there, head, wanted, beyond, focal, normal, position):
 def _around(there: np.ndarray, head: np.ndarray, matte: np.ndarray) -> np.ndarray:
     """h x w x OWN: normals, depths and openness carried on beyond the head, smoothly, up to the matte's outline."""
     height, width = head.shape
-    scale = min(1.0, _COARSE / max(height, width))
+    scale = min(1.0, COARSE / max(height, width))
     size = max(8, round(width * scale)), max(8, round(height * scale))
     known, weight = np.empty((size[1], size[0], OWN), np.float32), np.empty((size[1], size[0]), np.float32)
     with PARALLEL:
@@ -248,9 +248,9 @@ def _around(there: np.ndarray, head: np.ndarray, matte: np.ndarray) -> np.ndarra
     slope = np.hypot(right, down)
     free = 1 - np.clip(4 * weight, 0, 1)
     outline = np.clip(slope / 0.15, 0, 1) * free
-    sideways = unit(np.stack([-right, -down, -_BEHIND * slope], -1)) * outline[..., None]
+    sideways = unit(np.stack([-right, -down, -BEHIND * slope], -1)) * outline[..., None]
     # within its outline a body mostly faces the camera, the more so the farther it is from it
-    flat = _FLAT * np.clip(2 * person - 1, 0, 1) * (1 - np.clip(slope / 0.15, 0, 1)) * free
+    flat = FLAT * np.clip(2 * person - 1, 0, 1) * (1 - np.clip(slope / 0.15, 0, 1)) * free
     facing = np.stack([0 * flat, 0 * flat, -flat], -1)
     # normals are also known along the outline, depth and openness on the head alone
     weights = np.stack([weight + outline + flat] * 3 + [weight] * 2, -1)

@@ -160,7 +160,7 @@ def _loop(source: str, settings: Settings, prior: AnnyPrior, listen: Listener, b
     light = None if settings.light is None else open_light(settings.light, prior)
     who = open_ensemble(source, prior, settings.cast != "one", choose_device(settings.device), listen)
     if light is not None:
-        who = lit(who, light, prior)
+        who = lit(who, light, prior, device=choose_device(settings.device))
     return LiveLoop(prior, who, settings, background)
 
 

@@ -69,7 +69,7 @@ class Page:
         if key not in self._known:
             while len(self._known) >= _KEPT:
                 self._known.pop(next(iter(self._known)))
-            self._known[key] = lights_known(who, self.prior)
+            self._known[key] = lights_known(who, self.prior, self._device)
         return lit(who, shining, self.prior, self._known[key])
 
     def source(self, name: str, everyone: bool = False) -> list[Source] | Avatar:

@@ -22,6 +22,7 @@ from models.light.lights import Light, ambient_light
 from models.light.presets import PRESETS
 from models.prior.face import AnnyPrior
 from pipeline.backdrop import KEEP, TRANSPARENT
+from pipeline.device import choose_device
 from pipeline.errors import Refusal
 from pipeline.lights import ENDINGS, FROM, lamps_of_json, open_light
 from pipeline.page.visit import limited
@@ -129,7 +130,7 @@ class Lighting:
 
     def _look_at(self, media: Media, listen: Listener) -> Seen:
         glimpsed = _Glimpsed(media)
-        shot = look_at(glimpsed, self._prior, listen=listen)
+        shot = look_at(glimpsed, self._prior, listen=listen, device=choose_device("auto"))
         known = len(shot.people[0][1])
         return Seen(media, shot, [Moment(k, one, not media.is_photo) for k, one in glimpsed.kept.items() if k < known])
 

@@ -1,0 +1,74 @@
+"""Relighting in torch: the same pictures as numba's."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+from capture.media import StillPicture
+from models.light.lights import Lamp, ambient_light
+from models.light.presets import PRESETS
+from models.relight.shading_torch import TorchShader
+from pipeline.builtin import BUILTIN, builtin_portrait
+from pipeline.relighting import Shot, look_at
+from tests.conftest import by_shapes_alone
+
+
+@pytest.fixture(scope="module")
+def portrait() -> np.ndarray:
+    return builtin_portrait()
+
+
+@pytest.fixture(scope="module")
+def shot(portrait, prior) -> Shot:
+    return look_at(StillPicture(portrait, BUILTIN), prior)
+
+
+_NEAR = ambient_light(np.full(3, 0.1), (
+    Lamp("point", np.array([0.4, 0.3, 0.2]), position=np.array([0.4, -0.3, -0.4])),
+    Lamp("area", np.array([0.2, 0.3, 0.4]), position=np.array([-0.5, 0.1, -0.5]), size=0.3),
+))  # fmt: skip
+
+
+_RIM = 12  # sRGB codes where the head ends: OpenCV tells distances from there to a few per cent
+
+
+def both(shot: Shot, portrait: np.ndarray, light, device: str, fine: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    relit, performance = shot.people[0]
+    relit = copy.copy(relit)
+    relit._side = 288 if not fine else relit._side
+    other = copy.copy(relit)
+    other._device, other._on_device = "torch", TorchShader(relit.shader, device)
+    matte = np.clip(1.5 - np.hypot(*(np.mgrid[0:512, 0:512] - 250)) / 200, 0, 1).astype(np.float32)
+    return tuple(one(portrait, performance.code(0), matte, light) for one in (relit, other))
+
+
+@pytest.mark.parametrize("name", ["window", "noon", "rim", "near"])
+def test_torch_makes_the_pictures_that_numba_makes(name, shot, portrait):
+    light = _NEAR if name == "near" else PRESETS[name]().turned(0.4)
+    numba, torch = both(shot, portrait, light, "cpu")
+    off = np.abs(numba.astype(int) - torch)
+    assert np.abs(numba.astype(int) - portrait).mean() > 3  # it does change
+    assert off.mean() < 0.15 and np.percentile(off, 99.9) <= _RIM
+
+
+def test_nothing_waits_for_the_device(shot, portrait, captured):
+    """What would be recorded as a CUDA graph looks at no value."""
+    relit, performance = shot.people[0]
+    matte = np.ones((512, 512), np.float32)
+    lights = (relit.source, PRESETS["noon"]())
+    shader = TorchShader(relit.shader, "cpu")
+    draw = lambda: shader(portrait, performance.code(0), matte, lights, matte, 288, 288, relit.person.camera)
+    taken = captured("models.relight.shading_torch", draw)
+    assert by_shapes_alone(*taken).shape == portrait.shape
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", ["window", "noon", "near"])
+def test_cuda_makes_the_pictures_that_numba_makes(name, shot, portrait):
+    light = _NEAR if name == "near" else PRESETS[name]()
+    numba, cuda = both(shot, portrait, light, "cuda")
+    off = np.abs(numba.astype(int) - cuda)
+    assert off.mean() < 0.15 and np.percentile(off, 99.9) <= _RIM
