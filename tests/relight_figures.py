@@ -186,6 +186,8 @@ def tones(media: Path, row, head) -> None:
         row(path.stem[:28], *cells)
     table = np.array(found)
     row("rank of L with as filmed", "", "", *(v for k in (2, 4) for v in (float(spearmanr(table[:, 0], table[:, k])[0]), "")))
+    row("rank of L between both", "", "", float(spearmanr(table[:, 2], table[:, 4])[0]), "", "", "")
+    row("hue between both, most", "", "", "", float(np.abs(table[:, 3] - table[:, 5]).max()), "", "")
     off = [np.abs((table[:, k] - table[:, 1] + 180) % 360 - 180) for k in (3, 5)]
     row("hue moved, median", "", "", *(v for one in off for v in ("", float(np.median(one)))))
 
