@@ -254,11 +254,11 @@ def _relight(act: RelightTab, tabs: gr.Tabs, chosen: gr.State, agreed: gr.Checkb
             output = gr.File(label="Relit", interactive=False, elem_id="relight-output", height=90, visible=False)
             film = gr.Video(label="Relit", visible=False, interactive=False, elem_id="relight-film", height=380, loop=True)
     quiet = {"show_progress": "hidden", "trigger_mode": "always_last"}
-    preview = (act.preview, [chosen, file, moment, behind, light], [view, status])
+    preview = (act.preview, [chosen, file, moment, behind, light, agreed], [view, status])
     look = (act.look, [chosen, file, agreed, shown], [moment, status])
     slow = {"concurrency_limit": 1, "show_progress_on": [status]}
     tabs.select(_is_relight, None, shown, show_progress="hidden").then(*look, **slow).success(*preview, **quiet)
-    gr.on([file.upload, file.clear, chosen.change], *look, **slow).success(*preview, **quiet)
+    gr.on([file.upload, file.clear, chosen.change, agreed.change], *look, **slow).success(*preview, **quiet)
     name.change(lambda choice: gr.update(visible=choice == MINE), name, own, show_progress="hidden")
     controls = [name, own, turn, exposure, lamps]
     gr.on([lamps.input, *(control.change for control in controls[:-1])], act.wanted, controls, light, **quiet)

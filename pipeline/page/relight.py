@@ -18,6 +18,7 @@ from pipeline.page.lighting import LAMPS, MADE, MINE, OWN, Lighting, Seen, Wante
 from pipeline.page.visit import as_url
 from pipeline.relight import Relighting
 
+_MOST_LAMPS = 4  # as many as the page lets be put up
 _REFUSED = (MediaError, ModelError, Refusal)
 
 
@@ -31,7 +32,7 @@ class RelightTab:
     @staticmethod
     def wanted(name: str, file: str | None, turn: float, exposure: float, lamps: list[dict] | None) -> Wanted:
         """The light as the tab's controls say."""
-        return Wanted(name, file, float(turn), float(exposure), json.dumps(lamps or []))
+        return Wanted(name, file, float(turn), float(exposure), json.dumps((lamps or [])[:_MOST_LAMPS]))
 
     @staticmethod
     def put_on(choice: str, made: Wanted) -> Wanted | None:
@@ -53,9 +54,11 @@ class RelightTab:
         words = "Under which light? Choose one, turn it, or put lamps around the head."
         return gr.update(visible=moments > 1, maximum=max(moments - 1, 1), value=0), words
 
-    def preview(self, chosen: str, file: str | None, moment: float, background: str, light: Wanted):
+    def preview(self, chosen: str, file: str | None, moment: float, background: str, light: Wanted, agreed: bool):
         """One moment as it was and under the light, for `COMPARE`."""
         name = file or chosen
+        if file is not None and not agreed:  # `look` has said so
+            return gr.skip(), gr.skip()
         try:
             seen = self._seen(chosen, file)
             before, after = relit_moment(seen, self._lighting.light(light), moment / len(seen.moments), background)
