@@ -54,6 +54,23 @@ def prior() -> AnnyPrior:
 
 
 @pytest.fixture(scope="session")
+def portrait() -> np.ndarray:
+    """The built-in portrait's pixels."""
+    from pipeline.builtin import builtin_portrait
+
+    return builtin_portrait()
+
+
+@pytest.fixture(scope="session")
+def shot(portrait, prior):
+    """The built-in portrait looked at, ready to be relit."""
+    from capture.media import StillPicture
+    from pipeline.relighting import look_at
+
+    return look_at(StillPicture(portrait, "builtin"), prior)
+
+
+@pytest.fixture(scope="session")
 def media() -> Path:
     return Path(os.environ["UNDERSTUDY_MEDIA"])
 

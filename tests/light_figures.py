@@ -215,8 +215,14 @@ def yale(media: Path, row, head) -> None:
                     (ours & dark).sum() / max((ours | dark).sum(), 1) if dark.sum() > _ENOUGH * sitter.skin.sum() else np.nan
                 )
                 found[name].append((from_front(direction), decibels(made, truth, sitter.skin), overlap))
-    head("method", "pictures", *(f"{low:.0f} to {high:.0f} degrees, dB" for low, high in _BANDS), "mean dB", "shadows' overlap")
+    bands = [f"{low:.0f} to {high:.0f} degrees" for low, high in _BANDS]
+    head(
+        "method", "pictures", *(f"{band}, dB" for band in bands), "mean dB", "shadows' overlap", *(f"at {band}" for band in bands)
+    )
     for name, told in found.items():
         angle, value, overlap = np.array(told).T
-        bands = [value[(angle > low) & (angle <= high + 1e-6)].mean() for low, high in _BANDS]
-        row(name, len(value), *bands, value.mean(), np.nanmean(overlap))
+        within = [(angle > low) & (angle <= high + 1e-6) for low, high in _BANDS]
+        row(
+            name, len(value), *(value[one].mean() for one in within), value.mean(), np.nanmean(overlap),
+            *(np.nanmean(overlap[one]) for one in within),
+        )  # fmt: skip

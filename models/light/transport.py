@@ -124,18 +124,16 @@ class ShadowMap:
     Attributes:
         axes: 3 x 3, columns across, down, away.
         centre: 3, camera axes; reach: metres, half the side of what is seen (0 for a lamp near by).
-        eye: 3, where a near lamp is.
         depth: S x S float32, beyond which there is shadow.
     """
 
     axes: np.ndarray
     centre: np.ndarray
     reach: float
-    eye: np.ndarray | None
     depth: np.ndarray
 
 
-NO_SHADOW = ShadowMap(np.eye(3), np.zeros(3), 0.0, None, np.full((2, 2), np.inf, np.float32))
+NO_SHADOW = ShadowMap(np.eye(3), np.zeros(3), 0.0, np.full((2, 2), np.inf, np.float32))
 
 
 def view_of_lamp(lamp: Lamp, vertices: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
@@ -158,16 +156,15 @@ def shadow_map(lamp: Lamp, vertices: np.ndarray, triangles: np.ndarray, centre: 
     """
     axes, origin, reach = view_of_lamp(lamp, vertices, centre)
     near = lamp.direction is None
-    eye = origin if near else None
     if reach <= 0:
-        return ShadowMap(axes, origin, 0.0, eye, np.full((2, 2), np.inf, np.float32))
+        return ShadowMap(axes, origin, 0.0, np.full((2, 2), np.inf, np.float32))
     local = (vertices - origin) @ axes
     if not near:
         points = np.concatenate([(local[:, :2] / reach + 1) * size / 2, FAR + local[:, 2:]], 1)
-        return ShadowMap(axes, origin, reach, None, _drawn(points, triangles, size) - np.float32(FAR))
+        return ShadowMap(axes, origin, reach, _drawn(points, triangles, size) - np.float32(FAR))
     depth = np.maximum(local[:, 2:], 1e-3)
     points = np.concatenate([(local[:, :2] / depth / reach + 1) * size / 2, depth], 1)
-    return ShadowMap(axes, origin, reach, eye, _drawn(points, triangles, size))
+    return ShadowMap(axes, origin, reach, _drawn(points, triangles, size))
 
 
 def _drawn(points: np.ndarray, triangles: np.ndarray, size: int) -> np.ndarray:

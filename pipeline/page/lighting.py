@@ -1,4 +1,4 @@
-"""What the Relight tab's controls do: a visitor's light, what they relight, and how it looks under it."""
+"""A visitor's light, and what they relight: opened and looked at once, shown at a moment, written whole. No word about Gradio."""
 
 from __future__ import annotations
 

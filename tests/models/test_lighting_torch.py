@@ -7,24 +7,11 @@ import copy
 import numpy as np
 import pytest
 
-from capture.media import StillPicture
 from models.light.lights import Lamp, ambient_light
 from models.light.presets import PRESETS
 from models.relight.shading_torch import TorchShader
-from pipeline.builtin import BUILTIN, builtin_portrait
-from pipeline.relighting import Shot, look_at
+from pipeline.relighting import Shot
 from tests.conftest import by_shapes_alone
-
-
-@pytest.fixture(scope="module")
-def portrait() -> np.ndarray:
-    return builtin_portrait()
-
-
-@pytest.fixture(scope="module")
-def shot(portrait, prior) -> Shot:
-    return look_at(StillPicture(portrait, BUILTIN), prior)
-
 
 _NEAR = ambient_light(np.full(3, 0.1), (
     Lamp("point", np.array([0.4, 0.3, 0.2]), position=np.array([0.4, -0.3, -0.4])),

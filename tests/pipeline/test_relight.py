@@ -19,7 +19,7 @@ from capture.video import VideoReader
 from models.colour import DECODE
 from models.light.lights import Lamp, ambient_light
 from models.light.presets import PRESETS
-from pipeline.builtin import BUILTIN, builtin_portrait
+from pipeline.builtin import BUILTIN
 from pipeline.errors import Refusal
 from pipeline.flow import reenact
 from pipeline.lights import open_light
@@ -28,16 +28,6 @@ from pipeline.relight import Behind, Relighting, relight, relit_picture
 from pipeline.relighting import Shot, look_at
 from tests.conftest import command, write_clip
 from tests.relight_figures import as_known, decibels, linear, made
-
-
-@pytest.fixture(scope="module")
-def portrait() -> np.ndarray:
-    return builtin_portrait()
-
-
-@pytest.fixture(scope="module")
-def shot(portrait, prior) -> Shot:
-    return look_at(StillPicture(portrait, BUILTIN), prior)
 
 
 def under(portrait: np.ndarray, shot: Shot, light) -> np.ndarray:
