@@ -62,12 +62,16 @@ def spread_offsets(prior: AnnyPrior, offsets: np.ndarray) -> np.ndarray:
 class Head:
     """A person's head, ready to be posed: `head.posed(code)` gives V x 3 in camera axes."""
 
-    def __init__(self, prior: AnnyPrior, person: Person):
+    def __init__(self, prior: AnnyPrior, person: Person, moved: np.ndarray | None = None):
+        """Args:
+        moved: V x 3 metres, head frame, by which each vertex differs from the person's.
+        """
         self.prior, self.person = prior, person
         self.neutral = (
             prior.mean
             + np.tensordot(person.identity.astype(np.float32), prior.identity, 1)
             + spread_offsets(prior, person.detail)
+            + (0 if moved is None else moved.astype(np.float32))
         )
         self._expression = np.ascontiguousarray(prior.expression.reshape(len(prior.expression), -1))
         self._balls = [np.flatnonzero(prior.part == ball) for ball in (LEFT_EYE, RIGHT_EYE)]

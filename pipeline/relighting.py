@@ -20,6 +20,7 @@ from models.prior.face import AnnyPrior
 from models.prior.reflectance import load_reflectance
 from models.raster.cpu import rasterise
 from models.relight.shading import Shader, applied, change
+from models.relight.shape_from_shading import Glance, shape_from_shading
 from models.relight.surface import LitHead
 from pipeline.encoding import crop_of_landmarks, shipped_encoder
 from pipeline.errors import Refusal
@@ -35,7 +36,7 @@ _VARIES = 0.15  # of the logarithm, above which a shot's light is said to vary
 _RIM = 0.3  # of a picture's longer side: what is put around faces that fill it
 _RIM_GREY = 40
 _FILLED = 0.65  # of a photo's side that a face takes, above which it is looked for with a rim around
-_DEPTH_PULL = 1.0  # times MediaPipe's depths
+_DEPTH_PULL = 0.5  # of the way to MediaPipe's depths
 _SETTLED = 24  # steps of a fit that starts from nothing
 _LOOKS = 8  # frames of a shot that tell its light
 _LOOK_SIDE = 960  # pixels of a video's longer side in them
@@ -48,16 +49,17 @@ _TONES = (0.08, 0.7)  # luminance of skin's albedo that is believed
 _FULL_GLOSS = 0.35  # of it, below which gloss is taken to be weaker as well: dark skin may be bright skin in little light
 _GRAZING = 0.25  # cosine to the camera below which skin tells little
 _IN_FRONT = 0.004  # metres behind what is seen there at which a vertex is hidden
+_SHAPED_BY = 3  # looks at most that tell shape by shading
 _FEWEST = 60  # vertices that tell a light
 _LEAST = 0.3  # of the skin seen, neither black nor white, that tells one
 _SATURATED, _DARK = 250, 6  # sRGB codes beyond which a pixel tells no light
 
 
 def relief(person: Person, landmarks: np.ndarray, prior: AnnyPrior) -> np.ndarray:
-    """478 x 3 metres in the head frame: from where a person's landmarks are fitted to where MediaPipe sees them in depth.
+    """478 x 3 metres in the head frame: from where a person's landmarks are fitted part of the way to MediaPipe's depths.
 
-    The fit goes by where landmarks are seen, which leaves a nose's bridge and a brow's depth to the prior; MediaPipe's own
-    depths know better (table `yale` of docs/figures.md).
+    The fit goes by where landmarks are seen, which leaves a nose's bridge and a brow's depth to the prior. MediaPipe's own depths
+    know them better, but lean forward or back as a whole and err as much as the fit (table `yale` of docs/figures.md).
 
     Args:
         landmarks: N x 478 x 3 pixels with MediaPipe's depths.
@@ -73,14 +75,17 @@ def relief(person: Person, landmarks: np.ndarray, prior: AnnyPrior) -> np.ndarra
         posed = shaped @ code.rotation.T + code.translation
         camera = person.camera
         metres = posed[:468, 2].mean() / camera.focal
-        depth = posed[:468, 2].mean() + _DEPTH_PULL * metres * (points[:468, 2] - points[:468, 2].mean())
+        depth = posed[:468, 2].mean() + metres * (points[:468, 2] - points[:468, 2].mean())
         x = (points[:468, 0] - camera.width / 2) / camera.focal * depth
         y = (points[:468, 1] - camera.height / 2) / camera.focal * depth
         offset = np.zeros((478, 3))
         offset[:468] = (np.stack([x, y, depth], 1) - posed[:468]) @ code.rotation
         offsets.append(offset)
         weights.append(max(code.rotation[2, 2], 0.05) ** 4)  # depths are surest from the front
-    return np.average(offsets, axis=0, weights=weights)
+    offset = np.average(offsets, axis=0, weights=weights)
+    plane = np.concatenate([np.ones((468, 1)), neutral[:468, :2]], 1)
+    offset[:468] -= plane @ np.linalg.lstsq(plane, offset[:468], rcond=None)[0]
+    return _DEPTH_PULL * offset
 
 
 def track_closely(media: Media, prior: AnnyPrior, **how) -> Tracked:
@@ -154,9 +159,31 @@ class Relit:
         self.person = replace(person, detail=person.detail + relief(person, np.stack(seen), prior)) if seen else person
         self.shader = Shader(LitHead(Head(prior, self.person), softened=not exact))
         self._side, self._device, self._on_device = _FINE_SIDE if fine else _SIDE, device, None
-        self.source = source or self._estimated(prior, looks)
+        if exact and source is not None:
+            self.source = source
+            return
+        albedo, expected, glossiness = self._told(prior, looks)
+        skin = load_reflectance(prior).skin
+        glances, shares = zip(*(self._glance(one, albedo, skin) for one in looks))
+        glances = [one for one in glances if one is not None]
+        if source is None:
+            if not glances:
+                raise Refusal(
+                    f"the face is too dark or too bright to tell its light: {100 * max(shares):.0f} % of its skin lie between "
+                    f"black and white, expected at least {100 * _LEAST:.0f} %. Use a picture with more or less exposure."
+                )
+            self.shader.glossiness = glossiness
+        self.source = source or self._estimated(glances, expected)
+        if glances and not exact:
+            # light tells shape, and the better known shape tells the light anew
+            lit, transport, glossiness = self.shader.lit, self.shader.transport, self.shader.glossiness
+            some = glances[:: -(-len(glances) // _SHAPED_BY)]
+            moved = shape_from_shading(lit, transport, some, self.source, glossiness)
+            self.shader = Shader(LitHead(Head(prior, self.person, moved)), transport, glossiness)
+            self.source = source or self._estimated(glances, expected, self.source)
 
-    def _estimated(self, prior: AnnyPrior, looks: list[Look]) -> Light:
+    def _told(self, prior: AnnyPrior, looks: list[Look]) -> tuple[np.ndarray, HarmonicLight, float]:
+        """(V x 3 albedo, the light, the share of skin's full gloss) that the encoder expects."""
         reflectance, encoder = load_reflectance(prior), shipped_encoder()
         told = []
         for one in looks:
@@ -167,34 +194,36 @@ class Relit:
         albedo = reflectance.albedo_of(coefficients[None])[0]
         # a picture tells no more than the product of light and skin: very dark skin is told from little light by guessing
         tone = float(reflectance.mean_skin(coefficients) @ LUMINANCE)
-        albedo = albedo * (np.clip(tone, *_TONES) / tone)
-        self.shader.glossiness = min(1.0, float(np.clip(tone, *_TONES)) / _FULL_GLOSS)
+        believed = float(np.clip(tone, *_TONES))
         expected = HarmonicLight(np.mean([one.light.coefficients for one in told], 0))
-        shown = [self._seen_skin(one, albedo, reflectance.skin) for one in looks]
-        if not any(one is not None for one, _ in shown):
-            share = max(share for _, share in shown)
-            raise Refusal(
-                f"the face is too dark or too bright to tell its light: {100 * share:.0f} % of its skin lie between black and "
-                f"white, expected at least {100 * _LEAST:.0f} %. Use a picture with more or less exposure."
-            )
-        return estimated_light(SkinSeen.joined([one for one, _ in shown if one is not None]), expected)
+        return albedo * (believed / tone), expected, min(1.0, believed / _FULL_GLOSS)
+
+    def _estimated(self, glances: list[Glance], expected: HarmonicLight, before: Light | None = None) -> Light:
+        about = None if before is None else before.lamps[0].direction
+        return estimated_light(SkinSeen.joined([self._lit_skin(one) for one in glances]), expected, about)
+
+    def _lit_skin(self, glance: Glance) -> SkinSeen:
+        chosen, transport, rotation = glance.vertices, self.shader.transport, glance.code.rotation
+        normals = self.shader.lit.normals(self.shader.lit.head.posed(glance.code))[chosen]
+        matrix = transport.matrix(normals @ rotation.astype(np.float32), chosen)
+        lobes = matrix @ lobes_of_directions(transport.directions @ rotation.T)
+        return SkinSeen(glance.colour / glance.albedo, normals.astype(float), matrix.sum(1), lobes)
 
     def _camera_of(self, look: Look) -> Camera:
         """That a frame, as large as it is given, is seen through."""
         height, width = look.image.shape[:2]
         return Camera(self.person.camera.focal * width / self.person.camera.width, width, height)
 
-    def _seen_skin(self, look: Look, albedo: np.ndarray, skin: np.ndarray) -> tuple[SkinSeen | None, float]:
-        """(the bare skin's vertices that a frame shows, None where too few; how many lie between black and white)."""
+    def _glance(self, look: Look, albedo: np.ndarray, skin: np.ndarray) -> tuple[Glance | None, float]:
+        """(the bare skin that a frame shows, None where too little; how much of it lies between black and white)."""
         lit, camera = self.shader.lit, self._camera_of(look)
         height, width = camera.height, camera.width
         posed = lit.head.posed(look.code)
-        normals = lit.normals(posed)
         points = camera.project(posed).astype(np.float32)
         depth = rasterise(points, lit.triangles, height, width).depth
         x, y = points[:, 0].astype(int), points[:, 1].astype(int)
         inside = (x >= 1) & (y >= 1) & (x < width - 1) & (y < height - 1) & (skin > 0)
-        cosine = -(normals * posed).sum(1) / np.linalg.norm(posed, axis=1)
+        cosine = -(lit.normals(posed) * posed).sum(1) / np.linalg.norm(posed, axis=1)
         chosen = np.flatnonzero(inside & (cosine > _GRAZING))
         chosen = chosen[points[chosen, 2] < depth[y[chosen], x[chosen]] + _IN_FRONT]
         size = max(1, round(np.ptp(points[skin > 0, 0]) / 60))
@@ -204,12 +233,7 @@ class Relit:
         chosen, share = chosen[fair], float(fair.mean()) if len(fair) else 0.0
         if len(chosen) < _FEWEST or share < _LEAST:
             return None, share
-        transport, rotation = self.shader.transport, look.code.rotation
-        own = (normals @ rotation.astype(np.float32))[chosen]
-        matrix = transport.matrix(own, chosen)
-        openness = matrix.sum(1)
-        lobes = matrix @ lobes_of_directions(transport.directions @ rotation.T)
-        return SkinSeen(smooth[y[chosen], x[chosen]] / albedo[chosen], normals[chosen].astype(float), openness, lobes), share
+        return Glance(look.code, chosen, smooth[y[chosen], x[chosen]], albedo[chosen]), share
 
     @staticmethod
     def landmarks_of(person: Person, code: FaceCode, prior: AnnyPrior) -> np.ndarray:

@@ -27,6 +27,7 @@ from models.prior.face import EXPRESSIONS, AnnyPrior, load_prior
 from models.prior.reflectance import hair_colour, load_reflectance
 from models.prior.synthetic import vertex_normals
 from models.raster.cpu import interpolate, rasterise
+from models.relight.surface import unit
 from pipeline.relight import Behind, relit_picture
 from pipeline.relighting import Look, Relit, Shot, look_at
 from tests.light_figures import from_front
@@ -230,7 +231,7 @@ def _shape_errors(shot: Shot, source: np.ndarray, known: Passes) -> tuple[float,
     lit = relit.shader.lit
     posed = lit.head.posed(code)
     fragments = rasterise(relit.person.camera.project(posed).astype(np.float32), lit.triangles, SIZE, SIZE)
-    normal = interpolate(fragments, lit.triangles, lit.normals(posed))
+    normal = unit(interpolate(fragments, lit.triangles, lit.normals(posed)))
     both = known.skin & (fragments.triangle >= 0)
     cosine = (normal * known.normal).sum(-1)[both] / np.maximum(np.linalg.norm(known.normal, axis=-1)[both], 1e-6)
     shaded = relit.shader(code, np.ones((SIZE, SIZE), np.float32), [relit.source], SIZE, SIZE)[0]

@@ -19,6 +19,7 @@ _LEAN = 1.0  # weight of what is expected, against the mean of what is seen
 _ROUNDS = 4
 _SPREAD = 0.1  # of the mean brightness: farther off, a vertex counts less
 _SEARCHED = spread_directions(800)
+_ABOUT = 0.8  # cosine to a lamp found before, within which it is looked for anew
 _ENOUGH = 1000  # places on the skin that tell a direction
 _FLASH = 1.04  # a lamp at the camera is taken where it explains nearly as much as the best: so most single lamps stand
 
@@ -67,14 +68,19 @@ def _robustly(columns: np.ndarray, seen: np.ndarray, level: float) -> tuple[np.n
     return found, float(np.log1p(off * off).mean()), weights
 
 
-def estimated_light(skin: SkinSeen, expected: HarmonicLight) -> Light:
-    """The light that `skin` stands in; its lamp casts no shadows, since nobody knows how hard they are."""
+def estimated_light(skin: SkinSeen, expected: HarmonicLight, about: np.ndarray | None = None) -> Light:
+    """The light that `skin` stands in; its lamp casts no shadows, since nobody knows how hard they are.
+
+    Args:
+        about: 3, towards where the lamp was found before; None looks everywhere.
+    """
     luminance = skin.colour @ LUMINANCE
     level = float(np.median(luminance)) + 1e-9
     # the search looks at every few of the places, what it finds is fitted to all
     some = slice(None, None, max(1, len(luminance) // _ENOUGH))
     columns = lambda d, where=slice(None): np.stack([np.maximum(skin.normal[where] @ d, 0), skin.openness[where]], 1)
-    directions = np.concatenate([[[0.0, 0.0, -1.0]], _SEARCHED])
+    searched = _SEARCHED if about is None else _SEARCHED[_SEARCHED @ about > _ABOUT]
+    directions = np.concatenate([[[0.0, 0.0, -1.0]], searched])
     reached = [d for d in directions if (skin.normal[some] @ d > 0).mean() > 0.1]
     badness = np.array([_robustly(columns(d, some), luminance[some], level)[1] for d in reached])
     best = int(np.argmin(badness))

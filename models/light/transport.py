@@ -212,3 +212,13 @@ def unshadowed(depth, axes, centre, near, reach, px, py, pz, bias):
                 over = (w - depth[row, column]) / bias
                 lit += weight * min(max(np.float32(2) - over, np.float32(0)), np.float32(1))
     return lit / total
+
+
+@njit(cache=True, nogil=True)
+def unshadowed_at(depth, axes, centre, near, reach, places, normals, bias):
+    """C in [0, 1]: how much of a lamp C places (x 3) with C x 3 normals see."""
+    out = np.empty(len(places), np.float32)
+    for v in range(len(places)):
+        x, y, z = places[v, 0] + bias * normals[v, 0], places[v, 1] + bias * normals[v, 1], places[v, 2] + bias * normals[v, 2]
+        out[v] = unshadowed(depth, axes, centre, near, reach, x, y, z, bias)
+    return out

@@ -25,14 +25,14 @@ ROUGHNESS = 0.5  # of skin: GGX alpha is its square
 BOUNCE = 0.06  # of a face's mean irradiance that comes back to it from hair, clothes and walls
 MOST_GLOSS = 0.5  # of a pixel that can have been gloss
 BIAS = 0.0015  # metres a shadow starts behind what throws it
-_SHADOW_SIDE = 256  # pixels of what a lamp sees, twice that for pictures that are larger than
+SHADOW_SIDE = 256  # pixels of what a lamp sees, twice that for pictures that are larger than
 _LARGE = 320
 FLOOR = 0.15  # of the mean irradiance: below it, what is divided by is noise
 
 
 def shadow_side(height: int, width: int) -> int:
     """Pixels of what a lamp sees, for a picture of some size."""
-    return _SHADOW_SIDE * (1 + (max(height, width) > _LARGE))
+    return SHADOW_SIDE * (1 + (max(height, width) > _LARGE))
 
 
 def brdf_of_environment(cosine: np.ndarray, roughness: float) -> np.ndarray:
@@ -160,12 +160,13 @@ class Change:
 class Shader:
     """Shades one person's head under any light."""
 
-    def __init__(self, lit: LitHead, transport: Transport | None = None):
+    def __init__(self, lit: LitHead, transport: Transport | None = None, glossiness: float = 1.0):
         """Args:
-        transport: None works it out, in half a second.
+        transport: None works it out, in a fifth of a second.
+        glossiness: factor on all gloss.
         """
         self.lit = lit
-        self.glossiness = 1.0  #: factor on all gloss
+        self.glossiness = glossiness
         self.transport = transport or Transport.of(lit.head.neutral, lit.outside)
         # light gets into a mouth as far as to the lips' front
         open_ = self.transport.seen[lit.lips].mean(1)
@@ -226,10 +227,8 @@ class Shader:
     def _finished(self, seen: Surface, k: int, light: Light, posed: np.ndarray, centre: np.ndarray, front: np.ndarray) -> Shaded:
         height, width = seen.head.shape
         around = cv2.resize(light.shaded(seen.around_normal) * seen.around_open, (width, height))
-        bounce = BOUNCE * light.shaded(front[None])[0]
         lamps = [sample for one in light.lamps for sample in one.samples()]
-        for lamp in lamps:
-            bounce = bounce + BOUNCE * _facing_share(lamp, front) * lamp.colour
+        bounce = bounced(light, front)
         diffuse, gloss = np.empty((height, width, 3), np.float32), np.empty((height, width, 3), np.float32)
         with PARALLEL:
             _soft(
@@ -260,6 +259,14 @@ class Shader:
                 np.float32(shadow.reach), np.float32(ROUGHNESS**2), np.float32(BIAS), seen.values, seen.head,
                 np.float32(self.glossiness), diffuse, gloss,
             )  # fmt: skip
+
+
+def bounced(light: Light, front: np.ndarray) -> np.ndarray:
+    """3: what comes back to a face whose mean normal is `front` (3, camera axes) from hair, clothes and walls."""
+    out = BOUNCE * light.shaded(front[None])[0]
+    for lamp in (sample for one in light.lamps for sample in one.samples()):
+        out = out + BOUNCE * _facing_share(lamp, front) * lamp.colour
+    return out
 
 
 def _facing_share(lamp, front: np.ndarray) -> float:
