@@ -46,7 +46,8 @@ _SIDE = 288  # pixels of the longer side in which moving pictures are shaded
 _FINE_SIDE = 1024  # photos
 _EDGE = (0.55, 0.95)  # of a matte: up to here a pixel is left as it is, from here on it is a person's
 _TONES = (0.08, 0.7)  # luminance of skin's albedo that is believed
-_FULL_GLOSS = 0.35  # of it, below which gloss is taken to be weaker as well: dark skin may be bright skin in little light
+_FULL_GLOSS = 0.35  # of it, below which gloss is taken to be weaker as well: dark skin may be bright skin in little light ...
+_GLOSS_BY_TONE = 0.7  # ... or dark: by this power of it
 _GRAZING = 0.25  # cosine to the camera below which skin tells little
 _IN_FRONT = 0.004  # metres behind what is seen there at which a vertex is hidden
 _SHAPED_BY = 3  # looks at most that tell shape by shading
@@ -196,7 +197,7 @@ class Relit:
         tone = float(reflectance.mean_skin(coefficients) @ LUMINANCE)
         believed = float(np.clip(tone, *_TONES))
         expected = HarmonicLight(np.mean([one.light.coefficients for one in told], 0))
-        return albedo * (believed / tone), expected, min(1.0, believed / _FULL_GLOSS)
+        return albedo * (believed / tone), expected, min(1.0, (believed / _FULL_GLOSS) ** _GLOSS_BY_TONE)
 
     def _estimated(self, glances: list[Glance], expected: HarmonicLight, before: Light | None = None) -> Light:
         about = None if before is None else before.lamps[0].direction

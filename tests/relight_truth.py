@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from capture.media import StillPicture
+from capture.media import StillPicture, open_media
 from models.code import Camera, FaceCode, Person
 from models.colour import DECODE, to_srgb8
 from models.encoder.synthetic import SyntheticFaces
@@ -40,6 +40,9 @@ _AMBIENT = 0.05  # beside a lamp
 _TONES = (-1.8, 0.0, 1.8)  # of the skins, from dark to light
 _POSES = ((0.0, 0.0), (0.35, 0.05), (-0.3, -0.1))  # yaw and pitch, radians
 _ENVIRONMENTS = ("studio", "window", "overcast", "sunset")
+_MOMENTS = 25  # frames of a performance
+_TURNED = 0.35  # radians to either side in it
+_TRAVELS = np.radians(60.0)  # of a lamp to either side
 _DARKER = 0.35  # of what a lamp would send back: shadow
 
 
@@ -79,6 +82,25 @@ def subjects(prior: AnnyPrior, seed: int = 0) -> list[Subject]:
         skin = reflectance.albedo_of(albedo[None])[0]
         skin = np.clip(skin * np.exp(rng.normal(0, 0.05, (len(skin), 1))), 0, 1)  # freckles
         out.append(Subject(person, code, whole, faces._cells, np.concatenate([skin, np.clip(strands[0], 0, 1)])))
+    return out
+
+
+def moved(subject: Subject, prior: AnnyPrior, code: FaceCode) -> Subject:
+    """The same person elsewhere and with another expression; hair goes along stiffly."""
+    count = len(prior.mean)
+    hair = (subject.vertices[count:] - subject.code.translation) @ subject.code.rotation
+    whole = np.concatenate([Head(prior, subject.person).shaped(code.expression, code.gaze), hair])
+    return replace(subject, code=code, vertices=whole @ code.rotation.T + code.translation)
+
+
+def performance(subject: Subject, prior: AnnyPrior) -> list[Subject]:
+    """A second of somebody who turns from one side to the other, nods and speaks."""
+    out = []
+    for share in np.linspace(0, 1, _MOMENTS):
+        expression = subject.code.expression.copy()
+        expression[EXPRESSIONS.index("jawOpen")] = 0.25 * np.sin(2 * np.pi * share) ** 2
+        turn = rotation_of_angles(_TURNED * np.cos(np.pi * share), 0.08 * np.sin(2 * np.pi * share))
+        out.append(moved(subject, prior, replace(subject.code, expression=expression, rotation=turn)))
     return out
 
 
@@ -219,9 +241,57 @@ def truth(media: Path, row, head) -> None:
     head("geometry and light", "targets", "pictures", "skin, dB", "head, dB", "head, SSIM", "shadows' overlap")
     for (how, kind), rows in sorted(found.items(), reverse=True):
         row(how, kind, len(rows), *np.nanmean(rows, axis=0))
+    _moving(prior, tracer, first, row, head)
     head("subject", "normals of the skin, degrees off", "albedo of the skin, % off")
     for number, (angle, off) in enumerate(shape, 1):
         row(number, angle, off)
+
+
+def _lamp_at(azimuth: float) -> Light:
+    direction = np.array([np.sin(azimuth) * 0.94, -0.34, -np.cos(azimuth) * 0.94])
+    return ambient_light(np.full(3, _AMBIENT), (Lamp("directional", np.full(3, 0.9), direction=direction),))
+
+
+def _moving(prior: AnnyPrior, tracer: Tracer, first: Light, row, head) -> None:
+    """A moving head under lights that stay and one that travels: dB, and how unsteady what differs from the truth is."""
+    subject = subjects(prior)[1]
+    steps = performance(subject, prior)
+    known = [passes(one, prior) for one in steps]
+    films = [coded(tracer(one, first)) for one in steps]
+    around = np.linspace(-_TRAVELS, _TRAVELS, _MOMENTS)
+    targets = {
+        "an environment": [PRESETS["window"]()] * _MOMENTS,
+        "a lamp": [_lamp_at(around[3])] * _MOMENTS,
+        "a lamp that travels": [_lamp_at(azimuth) for azimuth in around],
+    }
+    given = Relit(subject.person, prior, [Look(films[0], steps[0].code, np.zeros((478, 3)), seen=False)], first, exact=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for number, film in enumerate(films):
+            cv2.imwrite(str(Path(folder) / f"{number:03d}.png"), film[..., ::-1])
+        estimated = look_at(open_media(folder), prior)
+    behind = Behind("keep", SIZE, SIZE)
+    head("geometry and light", "moving head under", "frames", "skin, dB", "error's change, codes", "truth's change, codes")
+    everywhere = [one.head.astype(np.float32) for one in known]
+    for name, lights_ in targets.items():
+        real = [np.clip(tracer(one, light), 0, 1) for one, light in zip(steps, lights_)]
+        for how in ("given", "estimated"):
+            made = [
+                given(film, one.code, mask, light, mask)
+                if how == "given"
+                else relit_picture(film, estimated, k, light, behind, mask)
+                for k, (film, one, mask, light) in enumerate(zip(films, steps, everywhere, lights_))
+            ]
+            linear = [DECODE[one] / 65535 for one in made]
+            gain = 1.0
+            if how == "estimated":  # one for all frames
+                a, b = (np.concatenate([one[where.skin] for one, where in zip(films_, known)]) for films_ in (linear, real))
+                gain = float((a * b).sum() / max((a * a).sum(), 1e-9))
+            mine, wanted = [coded(gain * one).astype(float) for one in linear], [coded(one).astype(float) for one in real]
+            off = [a - b for a, b in zip(mine, wanted)]
+            level = np.mean([_decibels(a, b, where.skin) for a, b, where in zip(mine, wanted, known)])
+            both = [before.skin & after.skin for before, after in zip(known, known[1:])]
+            change = lambda films_: np.mean([np.abs(b - a)[where].mean() for a, b, where in zip(films_, films_[1:], both)])
+            row(how, name, _MOMENTS, level, change(off), change(wanted))
 
 
 def _shape_errors(shot: Shot, source: np.ndarray, known: Passes) -> tuple[float, float]:

@@ -15,9 +15,9 @@ from scipy.optimize import nnls
 from models.light.harmonics import LUMINANCE, HarmonicLight, basis, spread_directions
 from models.light.lights import LOBE_WIDTH, LOBES, Lamp, Light, ambient_light, light_of_lobes
 
-_LEAN = 1.0  # weight of what is expected, against the mean of what is seen
+_LEAN = 3.0  # weight of what is expected, against the mean of what is seen
 _ROUNDS = 4
-_SPREAD = 0.1  # of the mean brightness: farther off, a vertex counts less
+_SPREAD = 0.2  # of the mean brightness: farther off, a vertex counts less
 _SEARCHED = spread_directions(800)
 _ABOUT = 0.8  # cosine to a lamp found before, within which it is looked for anew
 _ENOUGH = 1000  # places on the skin that tell a direction

@@ -23,7 +23,7 @@ from models.prior.face import LEFT_EYE, RIGHT_EYE, AnnyPrior
 from models.raster.cpu import PARALLEL, interpolate, rasterise
 
 BEHIND = 0.6  # of unit length: how much an outline's normals look at the camera
-SOFTENINGS = 2  # rounds in which normals are averaged with their neighbours': light spreads below skin
+SOFTENINGS = 1  # rounds in which normals are averaged once more with their neighbours': light spreads below skin
 RIM = 0.035  # of the head's width on the picture over which the guess around goes over into the head
 MESH = 468  # landmarks on the skin
 _OVAL = [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136,
