@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -11,8 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from capture.frame import Frame
 from capture.matte import SelfieMatte
-from capture.media import Excerpt, Media, StillPicture, open_media
+from capture.media import Excerpt, StillPicture, open_media
 from models.colour import DECODE
 from models.light.harmonics import LUMINANCE
 from models.light.lights import Lamp, Light, ambient_light
@@ -141,13 +142,13 @@ def flicker(media: Path, row, head) -> None:
             still = change(*relit.shader(performance.code(0), matte, [relit.source, light], *relit.size(first)))
             held = (np.dstack([applied(frame.image, still, np.ones_like(matte)), _ALL * (matte > 0.5)]) for frame in clip)
             moving = (frame.image for frame in relit_frames(clip, shot, light, Relighting(background=TRANSPARENT)))
-            values.append((*_flicker(clip, moving), _flicker(clip, held)[0]))
+            values.append((*flicker_of(clip, moving), flicker_of(clip, held)[0]))
         found.append(values)
         row(path.stem[:28], *(", ".join(f"{v:.2f}" for v in cell) for cell in values))
     row("mean", *(", ".join(f"{v:.2f}" for v in cell) for cell in np.mean(found, 0)))
 
 
-def _flicker(clip: Media, relit: Iterator[np.ndarray]) -> tuple[float, float]:
+def flicker_of(clip: Iterable[Frame], relit: Iterator[np.ndarray]) -> tuple[float, float]:
     """Each frame's residual after motion, sRGB codes, over that of the input: by the input's motion, and by its own."""
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey = lambda picture: cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from capture.frame import Frame
 from capture.media import StillPicture, open_media
 from models.code import Camera, FaceCode, Person
 from models.colour import DECODE, to_srgb8
@@ -31,6 +32,7 @@ from models.relight.surface import unit
 from pipeline.relight import Behind, relit_picture
 from pipeline.relighting import Look, Relit, Shot, look_at
 from tests.light_figures import from_front
+from tests.relight_figures import flicker_of
 
 SIZE = 256  # pixels
 _FOCAL = 1.9 * SIZE
@@ -270,7 +272,11 @@ def _moving(prior: AnnyPrior, tracer: Tracer, first: Light, row, head) -> None:
             cv2.imwrite(str(Path(folder) / f"{number:03d}.png"), film[..., ::-1])
         estimated = look_at(open_media(folder), prior)
     behind = Behind("keep", SIZE, SIZE)
-    head("geometry and light", "moving head under", "frames", "skin, dB", "error's change, codes", "truth's change, codes")
+    head(
+        "geometry and light", "moving head under", "frames", "skin, dB", "error's change, codes", "truth's change, codes",
+        "flicker over the source's", "truth's flicker",
+    )  # fmt: skip
+    over = [where.head for where in known]
     everywhere = [one.head.astype(np.float32) for one in known]
     for name, lights_ in targets.items():
         real = [np.clip(tracer(one, light), 0, 1) for one, light in zip(steps, lights_)]
@@ -291,7 +297,14 @@ def _moving(prior: AnnyPrior, tracer: Tracer, first: Light, row, head) -> None:
             level = np.mean([_decibels(a, b, where.skin) for a, b, where in zip(mine, wanted, known)])
             both = [before.skin & after.skin for before, after in zip(known, known[1:])]
             change = lambda films_: np.mean([np.abs(b - a)[where].mean() for a, b, where in zip(films_, films_[1:], both)])
-            row(how, name, _MOMENTS, level, change(off), change(wanted))
+            flickers = (unexplained(films, one, over) for one in (made, [coded(one) for one in real]))
+            row(how, name, _MOMENTS, level, change(off), change(wanted), *flickers)
+
+
+def unexplained(films: list[np.ndarray], relit: list[np.ndarray], over: list[np.ndarray]) -> float:
+    """What the source's motion does not explain of relit frames from one to the next, over the same of the source."""
+    stacked = (np.dstack([one, np.uint8(255) * where]) for one, where in zip(relit, over))
+    return flicker_of([Frame(film) for film in films], stacked)[0]
 
 
 def _shape_errors(shot: Shot, source: np.ndarray, known: Passes) -> tuple[float, float]:
