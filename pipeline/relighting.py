@@ -50,7 +50,7 @@ _FULL_GLOSS = 0.35  # of it, below which gloss is taken to be weaker as well: da
 _GLOSS_BY_TONE = 0.7  # ... or dark: by this power of it
 _GRAZING = 0.25  # cosine to the camera below which skin tells little
 _IN_FRONT = 0.004  # metres behind what is seen there at which a vertex is hidden
-_SHAPED_BY = 3  # looks at most that tell shape by shading
+_SHAPED_BY = 3  # looks at most that tell a shape
 _FEWEST = 60  # vertices that tell a light
 _LEAST = 0.3  # of the skin seen, neither black nor white, that tells one
 _SATURATED, _DARK = 250, 6  # sRGB codes beyond which a pixel tells no light
@@ -142,6 +142,11 @@ class Look:
     seen: bool = True
 
 
+def _some(looks: list) -> list:
+    """Spread over a shot, as many of them as tell a shape."""
+    return looks[:: -(-len(looks) // _SHAPED_BY)]
+
+
 class Relit:
     """One person whose light is known."""
 
@@ -157,7 +162,7 @@ class Relit:
         device: `cpu` shades with numba, any other with torch on that device.
         """
         seen = [one.landmarks for one in looks if one.seen]
-        self.person = replace(person, detail=person.detail + relief(person, np.stack(seen), prior)) if seen else person
+        self.person = replace(person, detail=person.detail + relief(person, np.stack(_some(seen)), prior)) if seen else person
         self.shader = Shader(LitHead(Head(prior, self.person), softened=not exact))
         self._side, self._device, self._on_device = _FINE_SIDE if fine else _SIDE, device, None
         if exact and source is not None:
@@ -174,14 +179,15 @@ class Relit:
                     f"black and white, expected at least {100 * _LEAST:.0f} %. Use a picture with more or less exposure."
                 )
             self.shader.glossiness = glossiness
-        self.source = source or self._estimated(glances, expected)
-        if glances and not exact:
-            # light tells shape, and the better known shape tells the light anew
-            lit, transport, glossiness = self.shader.lit, self.shader.transport, self.shader.glossiness
-            some = glances[:: -(-len(glances) // _SHAPED_BY)]
-            moved = shape_from_shading(lit, transport, some, self.source, glossiness)
-            self.shader = Shader(LitHead(Head(prior, self.person, moved)), transport, glossiness)
-            self.source = source or self._estimated(glances, expected, self.source)
+        if exact or not glances:
+            self.source = source or self._estimated(glances, expected)
+            return
+        # light tells shape, and the better known shape tells the light anew
+        lit, transport, glossiness = self.shader.lit, self.shader.transport, self.shader.glossiness
+        first = source or self._estimated(_some(glances), expected)
+        moved = shape_from_shading(lit, transport, _some(glances), first, glossiness)
+        self.shader = Shader(LitHead(Head(prior, self.person, moved)), transport, glossiness)
+        self.source = source or self._estimated(glances, expected, first)
 
     def _told(self, prior: AnnyPrior, looks: list[Look]) -> tuple[np.ndarray, HarmonicLight, float]:
         """(V x 3 albedo, the light, the share of skin's full gloss) that the encoder expects."""

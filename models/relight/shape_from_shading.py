@@ -16,7 +16,7 @@ from scipy.sparse.linalg import splu
 
 from models.code import FaceCode
 from models.light.harmonics import LUMINANCE
-from models.light.lights import Light
+from models.light.lights import Lamp, Light
 from models.light.transport import NO_SHADOW, Transport, shadow_map, unshadowed_at
 from models.portrait.shade import outward
 from models.relight.shading import BIAS, MOST_GLOSS, ROUGHNESS, SHADOW_SIDE, bounced, brdf_of_environment
@@ -98,7 +98,7 @@ class _Seen:
     """One glance, and how its brightness goes by the shape."""
 
     def __init__(self, lit: LitHead, transport: Transport, shape: np.ndarray, glance: Glance, light: Light, glossiness: float):
-        self._lit, self._transport, self._shape, self._glance, self._light = lit, transport, shape, glance, light
+        self._head, self._transport, self._shape, self._glance = lit, transport, shape, glance
         rotation = glance.code.rotation
         posed = (shape @ rotation.T + glance.code.translation).astype(np.float32)
         self._normals = lit.normals(posed).astype(np.float64) @ rotation  # head frame
@@ -107,23 +107,12 @@ class _Seen:
         self._reflected = lambda mirrored: light.reflected((mirrored @ rotation.T).astype(np.float32)) @ LUMINANCE
         chosen = glance.vertices
         self._gloss = (glossiness * lit.glossy)[chosen]
-        self._lamps, lamps = [], [sample for one in light.lamps for sample in one.samples()]
-        centre = posed[lit.prior.part == 0].mean(0).astype(np.float64)
         camera_normals = (self._normals @ rotation.T)[chosen].astype(np.float32)
-        self._told = np.ones(len(chosen))
-        for lamp in lamps:
-            shadow = shadow_map(lamp, posed, lit.outside, centre, SHADOW_SIDE) if lamp.shadows else NO_SHADOW
-            near = lamp.position is not None
-            f = lambda value: np.ascontiguousarray(value, np.float32)
-            open_ = unshadowed_at(
-                shadow.depth, f(shadow.axes), f(shadow.centre), near, np.float32(shadow.reach), f(posed[chosen]), camera_normals,
-                np.float32(BIAS),
-            )  # fmt: skip
-            to = (lamp.position + centre - posed[chosen]) if near else np.broadcast_to(lamp.direction, (len(chosen), 3))
-            far = np.linalg.norm(to, axis=1, keepdims=True)
-            colour = float(lamp.colour @ LUMINANCE) * (1 / np.maximum(far**2, 1e-3) if near else np.ones((len(chosen), 1)))
-            self._lamps.append((to / far) @ rotation * colour)
-            self._told *= np.where(open_ < _HIDDEN, 0, 1)
+        self._lamps, self._lit = [], np.ones(len(chosen), bool)
+        for lamp in (sample for one in light.lamps for sample in one.samples()):
+            towards, open_ = _lamp_at(lamp, lit, posed, chosen, camera_normals)
+            self._lamps.append(towards @ rotation)
+            self._lit &= open_ > _HIDDEN
         front = unit(camera_normals.mean(0))
         self._bounce = float(bounced(light, front) @ LUMINANCE)
         self._softened = sharp_normals(lit, shape)[1]
@@ -145,7 +134,7 @@ class _Seen:
         """(C errors in log brightness, C weights, C x V what a move does), at a shape whose vertices have moved by V."""
         chosen = self._glance.vertices
         shape = self._shape + away * moved[:, None]
-        (sharp, length), softened = sharp_normals(self._lit, shape)
+        (sharp, length), softened = sharp_normals(self._head, shape)
         normals = unit(self._normals[chosen] + (softened - self._softened)[chosen])
         shaded, by_normal, openness = self._shaded(normals)
         cosine = (normals * self._view[chosen]).sum(1)
@@ -156,7 +145,7 @@ class _Seen:
         error = np.log(seen / (self._glance.albedo @ LUMINANCE) / np.maximum(shaded, 1e-3))
         gain, weights = np.median(error), None
         for _ in range(3):
-            weights = self._told / (1 + ((error - gain) / _ODD) ** 2)
+            weights = self._lit / (1 + ((error - gain) / _ODD) ** 2)
             gain = (weights * error).sum() / max(weights.sum(), 1e-9)
         by_normal /= np.maximum(shaded, 1e-3)[:, None]
         by_normal -= (by_normal * normals).sum(1, keepdims=True) * normals
@@ -164,9 +153,9 @@ class _Seen:
 
     def _by_moves(self, by_normal: np.ndarray, shape: np.ndarray, away: np.ndarray, sharp: np.ndarray, length: np.ndarray):
         """C x V: how log brightness changes with moves along `away`, from how it changes with normals (C x 3)."""
-        chosen, cells, count = self._glance.vertices, self._lit.triangles, len(shape)
+        chosen, cells, count = self._glance.vertices, self._head.triangles, len(shape)
         # through the mean of neighbours' normals ...
-        average = self._lit.average[chosen]
+        average = self._head.average[chosen]
         rows = np.repeat(np.arange(len(chosen)), np.diff(average.indptr))
         through = average.data[:, None] * by_normal[rows]
         near = average.indices
@@ -184,6 +173,25 @@ class _Seen:
                 parts.append((turned.ravel(), row.ravel(), np.repeat(cells[:, k], 3)))
         value, row, column = (np.concatenate(part) for part in zip(*parts))
         return (spread @ sp.csr_matrix((value, (row, column)), (3 * count, count))).tocsr()
+
+
+def _lamp_at(
+    lamp: Lamp, lit: LitHead, posed: np.ndarray, chosen: np.ndarray, normals: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """C x 3 towards a lamp, as long as it is bright, and C in [0, 1], how much of it is seen (`normals` C x 3, camera axes)."""
+    centre, places = posed[lit.prior.part == 0].mean(0).astype(np.float64), posed[chosen]
+    shadow = shadow_map(lamp, posed, lit.outside, centre, SHADOW_SIDE) if lamp.shadows else NO_SHADOW
+    near = lamp.position is not None
+    f = lambda value: np.ascontiguousarray(value, np.float32)
+    open_ = unshadowed_at(
+        shadow.depth, f(shadow.axes), f(shadow.centre), near, np.float32(shadow.reach), f(places), normals, np.float32(BIAS)
+    )
+    bright = float(lamp.colour @ LUMINANCE)
+    if not near:
+        return np.broadcast_to(lamp.direction * bright, places.shape), open_
+    towards = lamp.position + centre - places
+    far = np.linalg.norm(towards, axis=1, keepdims=True)
+    return towards / np.maximum(far, 0.03) ** 3 * bright, open_
 
 
 def sharp_normals(lit: LitHead, shape: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
