@@ -171,8 +171,8 @@ def _relight(command: Relight) -> tuple[dict, str]:
 
     how = Relighting(
         _turn(command.rotate), _in_range("--exposure", command.exposure, -20, 20), command.background,
-        _in_range("--smoothing", command.smoothing, 0, 10), command.mark,
-        device=_device(command.device),
+        _in_range("--smoothing", command.smoothing, 0, 10), command.mark, device=_device(command.device),
+        wall=None if command.wall is None else _in_range("--wall", command.wall, 0.05, 10),
     )  # fmt: skip
     with TerminalProgress() as progress:
         report = relight(

@@ -112,6 +112,8 @@ class Relight:
     """Stops by which the light is made brighter, -20 to 20."""
     background: Annotated[str, tyro.conf.arg(metavar="keep|light|transparent|PICTURE")] = "keep"
     """Behind the people: their own, the light itself, nothing (.png, .webp, .webm), or a picture."""
+    wall: float | None = None
+    """Metres behind the head to a wall on which lamps throw people's shadows, 0.05 to 10; none where none is given."""
     source_light: str | None = None
     """The light they were filmed in, where it is known; estimated where none is given."""
     smoothing: float = 1.0

@@ -17,12 +17,15 @@ from capture.media import Media, StillPicture, open_media, probe
 from capture.photo import check_photo_output, write_photo
 from capture.writer import VideoWriter
 from models.avatar.avatar import is_avatar
+from models.code import FaceCode
 from models.colour import to_srgb8
 from models.light.harmonics import LUMINANCE
 from models.light.lights import Light
 from models.light.presets import PRESETS
 from models.matting import foreground
 from models.prior.face import AnnyPrior
+from models.relight.shading import Change, applied
+from models.relight.wall import kept_on_wall
 from pipeline.ahead import ahead
 from pipeline.backdrop import KEEP, TRANSPARENT, covering, open_picture
 from pipeline.builtin import BUILTIN
@@ -32,7 +35,7 @@ from pipeline.lights import ENDINGS, open_light
 from pipeline.mark import marked
 from pipeline.progress import Listener, counted, silent
 from pipeline.puppet import open_puppet, rest_picture
-from pipeline.relighting import Shot, edges_left_out, look_at
+from pipeline.relighting import Relit, Shot, edges_left_out, look_at
 from pipeline.source import open_source, territories
 
 BEHIND_LIGHT = "light"
@@ -49,6 +52,7 @@ class Relighting:
         turn: degrees to the right about the vertical, at the start and at the end.
         exposure: stops.
         background: `keep`, `light`, `transparent`, or a picture's path.
+        wall: metres behind the head to a wall that catches people's shadows; None has no wall.
         smoothing: of the tracking.
         mark: the visible mark on every picture; comment: what a file's metadata say.
         device: where pixels are made.
@@ -61,6 +65,7 @@ class Relighting:
     mark: bool = False
     comment: str | None = None
     device: DeviceChoice = "auto"
+    wall: float | None = None
 
     def light_at(self, light: Light, share: float) -> Light:
         """The light at a share (0 to 1) of the time."""
@@ -72,24 +77,39 @@ class Relighting:
 class Behind:
     """What is seen behind people who are relit."""
 
-    def __init__(self, choice: str, width: int, height: int):
-        self.choice, self._size = choice, (width, height)
+    def __init__(self, choice: str, width: int, height: int, wall: float | None = None):
+        """Args:
+        choice: `keep`, `light`, `transparent`, or a picture's path.
+        wall: metres behind the head to a wall on which people throw shadows.
+        """
+        self.choice, self._size, self._wall = choice, (width, height), wall
         fixed = choice not in (KEEP, BEHIND_LIGHT, TRANSPARENT)
         self._picture = covering(open_picture(choice), width, height) if fixed else None
 
-    def __call__(self, image: np.ndarray, matte: np.ndarray, light: Light) -> np.ndarray:
+    def __call__(self, image: np.ndarray, matte: np.ndarray, light: Light, shadows: Change | None = None) -> np.ndarray:
         """H x W x 3 uint8 sRGB, x 4 where it is transparent.
 
         Args:
             image: H x W x 3 uint8 sRGB, the people's own colours; matte: H x W in [0, 1].
+            shadows: theirs on what is behind.
         """
         if self.choice == TRANSPARENT:
             return np.dstack([image, np.round(255 * matte).astype(np.uint8)])
         behind = self._picture
         if behind is None:
             behind = seen_behind(light, *self._size)
+        if shadows is not None:
+            behind = applied(behind, shadows, np.ones_like(matte))
         share = np.ascontiguousarray(matte, np.float32)
         return cv2.blendLinear(np.ascontiguousarray(image), behind, share, 1 - share)
+
+    def shadows(self, matte: np.ndarray, light: Light, one: Relit, code: FaceCode) -> Change | None:
+        """What people's shadows do to the wall behind them; None where there is no wall."""
+        if self._wall is None or not light.lamps:
+            return None
+        focal = one.person.camera.focal * matte.shape[1] / one.person.camera.width
+        kept = kept_on_wall(matte, light, focal, code.translation.astype(np.float64), self._wall)
+        return Change(kept, np.zeros_like(kept), np.zeros_like(kept))
 
 
 def seen_behind(light: Light, width: int, height: int) -> np.ndarray:
@@ -109,7 +129,7 @@ def relit_frames(
     media: Media, shot: Shot, light: Light, how: Relighting, listen: Listener = silent
 ) -> Iterator[Frame]:  # fmt: skip
     """Every frame of a shot under a light."""
-    behind = Behind(how.background, media.width, media.height)
+    behind = Behind(how.background, media.width, media.height, how.wall)
     first = shot.people[0][1]
     length = max(float(first.times[-1]), 1e-9)
     with (
@@ -135,7 +155,10 @@ def relit_picture(image: np.ndarray, shot: Shot, index: int, light: Light, behin
     gain = None if shot.gains is None else shot.gains[index]
     for (one, performance), share in zip(shot.people, shares):
         out = one(out, performance.code(index), matte, light, share, gain)
-    return out if keeps else behind(out, matte, light)
+    shadows = behind.shadows(matte, light, shot.people[0][0], shot.people[0][1].code(index))
+    if not keeps:
+        return behind(out, matte, light, shadows)
+    return out if shadows is None else applied(out, shadows, 1 - inside)
 
 
 def relight(
@@ -153,6 +176,8 @@ def relight(
     """
     if how.background not in (KEEP, BEHIND_LIGHT, TRANSPARENT):
         open_picture(how.background)
+    elif how.wall is not None and how.background != KEEP:
+        raise Refusal(f"--wall {how.wall:g}: no wall behind people on --background {how.background}. Use keep, or a picture.")
     lights = _lights(light, prior)
     many = Path(light).is_dir() and light not in PRESETS
     media = _opened(source, prior, listen)

@@ -329,3 +329,32 @@ def test_the_command_says_what_it_made_and_what_is_wrong_with_it(tmp_path):
     for more, said in ((("--rotate", "round"), "expected degrees"), (("--exposure", 40), "out of range")):
         done = command(*words, *more)
         assert done.returncode == 2 and said in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_people_throw_shadows_on_a_wall(portrait, shot):
+    height, width = portrait.shape[:2]
+    with SelfieMatte() as mattes:
+        matte = mattes(portrait)
+    light = ambient_light(np.full(3, 0.2), (Lamp("directional", np.full(3, 0.8), direction=np.array([-0.6, 0.0, -0.8])),))
+    plain, before = (relit_picture(portrait, shot, 0, light, Behind("keep", width, height, wall), matte) for wall in (None, 0.3))
+    beyond, people = matte < 0.01, matte > 0.999
+    assert np.array_equal(plain[beyond], portrait[beyond])
+    assert np.array_equal(plain[people], before[people])
+    darker = beyond & (before.astype(int).mean(-1) < 0.8 * plain.mean(-1))
+    assert darker.sum() > 0.02 * beyond.sum()
+    assert np.nonzero(darker)[1].mean() > width / 2  # the lamp is at the left
+    assert (before <= plain).all()
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (("--wall", "0"), "--wall 0.0: out of range, expected 0.05 to 10"),
+        (("--wall", "0.5", "--background", "light"), "--wall 0.5: no wall behind people"),
+    ],
+)
+def test_a_wall_that_can_not_be_is_refused(tmp_path, how, said):
+    done = command("relight", "--input", "builtin", "--light", "noon", "--output", str(tmp_path / "out.mp4"), *how)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not list(tmp_path.iterdir())
