@@ -50,7 +50,8 @@ def kept_on_wall(matte: np.ndarray, light: Light, focal: float, head: np.ndarray
         )
         shadow = cv2.GaussianBlur(shadow, (0, 0), max(0.7, _PENUMBRA * behind * focal / wall))
         kept += (1 - shadow)[..., None] * colour
-    return (kept / np.maximum(total, 1e-9)).astype(np.float32)
+    # a colour that no light has stays as it is
+    return np.where(total > 1e-6, kept / np.maximum(total, 1e-6), 1).astype(np.float32)
 
 
 def _through(lamp: Lamp, head: np.ndarray, wall: float) -> tuple[float, tuple[float, np.ndarray] | None]:

@@ -79,3 +79,10 @@ def test_without_lamps_in_front_nothing_is_dark():
     for lamps in ((), (sun(0.3, 0, 1.0),), (sun(0.3, 0, -1.0, shadows=False),)):
         kept = kept_on_wall(disc(), ambient_light(ambient, lamps), FOCAL, HEAD, BEHIND)
         assert kept.min() > 0.999
+
+
+def test_a_colour_that_no_light_has_stays():
+    red = Lamp("directional", np.array([0.7, 0, 0]), direction=np.array([-0.6, 0.0, -0.8]))
+    kept = kept_on_wall(disc(), ambient_light(np.zeros(3), (red,)), FOCAL, HEAD, BEHIND)
+    assert kept[..., 0].min() < 0.05
+    assert (kept[..., 1:] == 1).all()
