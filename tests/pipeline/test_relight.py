@@ -110,7 +110,7 @@ def test_transparent_and_picture_backgrounds(portrait, prior, tmp_path):
 
 
 def test_reenacted_and_relit_in_one_pass(performer, prior, tmp_path):
-    clip = write_clip(tmp_path / "driver.mp4", performer[:6])
+    clip = write_clip(tmp_path / "driver.mp4", performer[:12])
     told = tmp_path / "red.json"
     told.write_text(lamps(color=[1, 0.1, 0.1]))
     plain = Settings(audio="none")
@@ -316,7 +316,7 @@ def test_light_that_changes_is_followed(media, prior):
     seen = shot.people[0][1].tracked
     level = np.array([frame.image.mean() for frame in clip])[seen]
     assert np.corrcoef(np.log(shot.gains[seen].mean(1)), np.log(level))[0, 1] > 0.7
-    steady = look_at(Excerpt(open_media(media / "face/talking_head_male_turning_25fps_512.mp4"), 0, 36), prior)
+    steady = look_at(Excerpt(open_media(media / "face/talking_head_male_turning_25fps_512.mp4"), 0, 60), prior)
     assert steady.gains is None
 
 
