@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from capture.frame import FaceObservation
-from capture.media import Media, StillPicture
+from capture.media import Media
 from models.code import Camera, FaceCode, Person
 from models.colour import DECODE
 from models.head import Head
@@ -22,20 +22,18 @@ from models.raster.cpu import rasterise
 from models.relight.shading import Shader, applied, change
 from models.relight.shape_from_shading import Glance, shape_from_shading
 from models.relight.surface import LitHead
+from pipeline.close_tracking import track_closely
 from pipeline.encoding import crop_of_landmarks, shipped_encoder
 from pipeline.errors import Refusal
 from pipeline.fitting import LandmarkModel
 from pipeline.performance import Performance
 from pipeline.progress import Listener, silent
 from pipeline.shot import frame_fitter
-from pipeline.tracking import Tracked, track
+from pipeline.tracking import Tracked
 
 MOST = 4  # people who are relit, the largest
 _STEADY = 0.4  # seconds over which light is taken to stay
 _VARIES = 0.15  # of the logarithm, above which a shot's light is said to vary
-_RIM = 0.3  # of a picture's longer side: what is put around faces that fill it
-_RIM_GREY = 40
-_FILLED = 0.65  # of a photo's side that a face takes, above which it is looked for with a rim around
 _DEPTH_PULL = 0.5  # of the way to MediaPipe's depths
 _SETTLED = 24  # steps of a fit that starts from nothing
 _LOOKS = 8  # frames of a shot that tell its light
@@ -87,44 +85,6 @@ def relief(person: Person, landmarks: np.ndarray, prior: AnnyPrior) -> np.ndarra
     plane = np.concatenate([np.ones((468, 1)), neutral[:468, :2]], 1)
     offset[:468] -= plane @ np.linalg.lstsq(plane, offset[:468], rcond=None)[0]
     return _DEPTH_PULL * offset
-
-
-def track_closely(media: Media, prior: AnnyPrior, **how) -> Tracked:
-    """`track`, with something around a photo that a face fills to its edges: there none is found without, or a shifted one."""
-    try:
-        tracked, none = track(media, prior, **how), None
-    except Refusal as refusal:
-        tracked, none = None, refusal
-    if not media.is_photo or (tracked is not None and not _fills(tracked, media.width, media.height)):
-        if none is not None:
-            raise none
-        return tracked
-    image = next(iter(media)).image
-    rim = round(_RIM * max(image.shape[:2]))
-    wide = cv2.copyMakeBorder(image, *[rim] * 4, cv2.BORDER_CONSTANT, value=[_RIM_GREY] * 3)
-    larger = max(1, round(640 / max(image.shape[:2])))  # small faces are found larger
-    wide = cv2.resize(wide, None, fx=larger, fy=larger, interpolation=cv2.INTER_CUBIC) if larger > 1 else wide
-    try:
-        return _without_rim(track(StillPicture(wide, media.path), prior, **how), rim, larger, media.width, media.height)
-    except Refusal:
-        if none is not None:
-            raise none from None
-        return tracked
-
-
-def _fills(tracked: Tracked, width: int, height: int) -> bool:
-    points = tracked.keyframes[min(tracked.keyframes)][0][:468, :2]
-    return bool((np.ptp(points, axis=0) > _FILLED * np.array([width, height])).any())
-
-
-def _without_rim(tracked: Tracked, rim: int, larger: int, width: int, height: int) -> Tracked:
-    """As if the picture inside of the rim had been tracked."""
-    performances = {
-        k: replace(p, person=replace(p.person, camera=Camera(p.person.camera.focal / larger, width, height)))
-        for k, p in tracked.performances.items()
-    }
-    keyframes = {k: points / larger - np.array([rim, rim, 0]) for k, points in tracked.keyframes.items()}
-    return replace(tracked, performances=performances, keyframes=keyframes)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from models.prior.face import AnnyPrior, load_prior
 from models.relight.shading import applied, change
 from pipeline.backdrop import KEEP, TRANSPARENT
 from pipeline.relight import Behind, Relighting, relit_frames, relit_picture
-from pipeline.relighting import Shot, edges_left_out, look_at
+from pipeline.relighting import Shot, look_at
 
 LIGHTS = ("studio", "window", "overcast", "noon", "sunset", "rim")
 _FRAMES = 40  # of a clip
@@ -78,7 +78,7 @@ def laws(media: Path, row, head) -> None:
         shot, frame = look_at(clip, prior), next(iter(clip)).image
         with SelfieMatte() as mattes:
             matte = mattes(frame)
-        where = edges_left_out(matte) >= 1
+        where = matte > 0.9
         there, back, anew = [], [], []
         there.append(decibels(made(frame, shot, shot.source, matte), frame, where))
         for name in LIGHTS:
@@ -97,7 +97,7 @@ def laws(media: Path, row, head) -> None:
 def linear(frame: np.ndarray, shot: Shot, matte: np.ndarray) -> list[float]:
     """(dB between two lamps' sum and both; stops between exposures a stop apart; dB after a whole turn; degrees of hue moved)."""
     light = lambda picture: DECODE[picture] / 65535.0
-    where = edges_left_out(matte) >= 1  # elsewhere some of the background stays, under any light
+    where = matte > 0.9
     left, right = _lamp(-1, -0.3, -1, 0.3), _lamp(1, -0.3, -1, 0.3)
     apart = np.clip(light(made(frame, shot, left, matte)) + light(made(frame, shot, right, matte)), 0, 1)
     both = light(made(frame, shot, left + right, matte))
