@@ -21,7 +21,7 @@ from models.prior.reflectance import load_reflectance
 from models.raster.cpu import rasterise
 from models.relight.shading import Shader, applied, change
 from models.relight.shape_from_shading import Glance, shape_from_shading
-from models.relight.surface import LitHead
+from models.relight.surface import LitHead, unit
 from pipeline.close_tracking import track_closely
 from pipeline.encoding import crop_of_landmarks, shipped_encoder
 from pipeline.errors import Refusal
@@ -171,10 +171,13 @@ class Relit:
 
     def _lit_skin(self, glance: Glance) -> SkinSeen:
         chosen, transport, rotation = glance.vertices, self.shader.transport, glance.code.rotation
-        normals = self.shader.lit.normals(self.shader.lit.head.posed(glance.code))[chosen]
+        posed = self.shader.lit.head.posed(glance.code)
+        normals = self.shader.lit.normals(posed)[chosen]
         matrix = transport.matrix(normals @ rotation.astype(np.float32), chosen)
         lobes = matrix @ lobes_of_directions(transport.directions @ rotation.T)
-        return SkinSeen(glance.colour / glance.albedo, normals.astype(float), matrix.sum(1), lobes)
+        shine = (self.shader.glossiness * self.shader.lit.glossy[chosen])[:, None] / glance.albedo
+        view = -unit(posed[chosen].astype(float))
+        return SkinSeen(glance.colour / glance.albedo, normals.astype(float), matrix.sum(1), lobes, view, shine)
 
     def _camera_of(self, look: Look) -> Camera:
         """That a frame, as large as it is given, is seen through."""

@@ -1,19 +1,21 @@
 """The light in a picture, from how it falls on a head whose shape and colours are about known.
 
 One lamp whose direction is searched, then soft light around it as a sum of lobes, none negative, that explain the skin's
-colours through the head's own transport: non-negative least squares, leaning on what is expected where the skin does not
-tell, and robust against what is no skin.
+colours through the head's own transport, gloss and all: non-negative least squares, leaning on what is expected where the skin
+does not tell, and robust against what is no skin.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 from scipy.optimize import nnls
 
+from models.light.gloss import brdf_of_environment, gloss_of_lamp
 from models.light.harmonics import LUMINANCE, HarmonicLight, basis, spread_directions
-from models.light.lights import LOBE_WIDTH, LOBES, Lamp, Light, ambient_light, light_of_lobes
+from models.light.lights import LOBE_WIDTH, LOBES, Lamp, Light, ambient_light, light_of_lobes, reflected_lobes
 
 _LEAN = 3.0  # weight of what is expected, against the mean of what is seen
 _ROUNDS = 4
@@ -33,17 +35,36 @@ class SkinSeen:
         normal: C x 3 unit, camera axes.
         openness: C, how much of the light from all around reaches it.
         lobes: C x K, what it sends back of each of `LOBES`, if it were white.
+        view: C x 3 unit, towards the camera.
+        shine: C x 3, how glossy it is, over its albedo: on dark skin gloss is much of what is seen.
     """
 
     colour: np.ndarray
     normal: np.ndarray
     openness: np.ndarray
     lobes: np.ndarray
+    view: np.ndarray
+    shine: np.ndarray
 
     @classmethod
     def joined(cls, parts: list[SkinSeen]) -> SkinSeen:
-        names = ("colour", "normal", "openness", "lobes")
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        return cls(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(cls)))
+
+    @cached_property
+    def open_gloss(self) -> np.ndarray:
+        """C: the share of soft light that gloss sends back."""
+        return brdf_of_environment((self.normal * self.view).sum(1)) * self.openness
+
+    @cached_property
+    def lobes_gloss(self) -> np.ndarray:
+        """C x K: gloss of each of `LOBES`, of skin as glossy as can be."""
+        cosine = (self.normal * self.view).sum(1, keepdims=True)
+        return reflected_lobes(2 * cosine * self.normal - self.view) * self.open_gloss[:, None]
+
+    def of_lamp(self, direction: np.ndarray, where: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
+        """(diffuse, gloss), C each, of a lamp of brightness 1 towards `direction` (3)."""
+        normal = self.normal[where]
+        return np.maximum(normal @ direction, 0), gloss_of_lamp(normal, self.view[where], direction)
 
 
 def lobes_of_directions(directions: np.ndarray) -> np.ndarray:
@@ -78,7 +99,12 @@ def estimated_light(skin: SkinSeen, expected: HarmonicLight, about: np.ndarray |
     level = float(np.median(luminance)) + 1e-9
     # the search looks at every few of the places, what it finds is fitted to all
     some = slice(None, None, max(1, len(luminance) // _ENOUGH))
-    columns = lambda d, where=slice(None): np.stack([np.maximum(skin.normal[where] @ d, 0), skin.openness[where]], 1)
+    shine = skin.shine @ LUMINANCE
+
+    def columns(d: np.ndarray, where: slice = slice(None)) -> np.ndarray:
+        diffuse, gloss = skin.of_lamp(d, where)
+        return np.stack([diffuse + gloss * shine[where], skin.openness[where] + skin.open_gloss[where] * shine[where]], 1)
+
     searched = _SEARCHED if about is None else _SEARCHED[_SEARCHED @ about > _ABOUT]
     directions = np.concatenate([[[0.0, 0.0, -1.0]], searched])
     reached = [d for d in directions if (skin.normal[some] @ d > 0).mean() > 0.1]
@@ -91,14 +117,17 @@ def estimated_light(skin: SkinSeen, expected: HarmonicLight, about: np.ndarray |
     told = expected_lobes(expected)
     # as much soft light as the search left, from where it is expected
     told = told * ambient * skin.openness.mean() / max(float((skin.lobes @ told @ LUMINANCE).mean()), 1e-9)
-    columns = np.concatenate([np.maximum(skin.normal @ direction, 0)[:, None], skin.lobes], 1)
-    gram = (columns * weights[:, None]).T @ columns / weights.sum()
-    lean = np.full(len(gram), _LEAN * np.trace(gram[1:, 1:]) / (len(gram) - 1))
-    lean[0] = 1e-6 * gram[0, 0]
-    root = np.linalg.cholesky(gram + np.diag(lean + 1e-12))
-    out = np.empty((len(gram), 3))
+    diffuse, gloss = skin.of_lamp(direction)
+    out = np.empty((1 + len(LOBES), 3))
     for c in range(3):
-        right = (columns * weights[:, None]).T @ skin.colour[:, c] / weights.sum()
+        lamp_column, lobe_columns = diffuse + gloss * skin.shine[:, c], skin.lobes + skin.lobes_gloss * skin.shine[:, c, None]
+        whole = np.concatenate([lamp_column[:, None], lobe_columns], 1)
+        weighted = (whole * (weights / weights.sum())[:, None]).T
+        gram = weighted @ whole
+        lean = np.full(len(gram), _LEAN * np.trace(gram[1:, 1:]) / len(LOBES))
+        lean[0] = 1e-6 * gram[0, 0]
+        root = np.linalg.cholesky(gram + np.diag(lean + 1e-12))
+        right = weighted @ skin.colour[:, c]
         right[1:] += lean[1:] * told[:, c]
         out[:, c] = nnls(root.T, np.linalg.solve(root, right))[0]
     lamp = Lamp("directional", out[0], direction=direction, shadows=False)

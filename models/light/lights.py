@@ -242,6 +242,11 @@ def light_of_lobes(weights: np.ndarray) -> Light:
     return _soft_light(soft, _spread(soft, _GRID, np.sqrt(_GLOSS**2 - LOBE_WIDTH**2)))
 
 
+def reflected_lobes(direction: np.ndarray) -> np.ndarray:
+    """C x K: each of `LOBES` as skin reflects it from about C x 3 unit directions, spread as in `light_of_lobes`."""
+    return (LOBE_WIDTH / _GLOSS) ** 2 * np.exp((direction @ LOBES.T - 1) / _GLOSS**2)
+
+
 def light_of_environment(radiance: np.ndarray) -> Light:
     """An environment's light, its suns as lamps.
 

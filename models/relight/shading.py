@@ -15,13 +15,12 @@ from numba import njit, prange
 
 from models.code import Camera, FaceCode
 from models.colour import DECODE, ENCODE
+from models.light.gloss import F0, LEAST_COSINE, ROUGHNESS, brdf_of_environment
 from models.light.lights import Light
 from models.light.transport import NO_SHADOW, Transport, shadow_map, unshadowed
 from models.raster.cpu import PARALLEL
 from models.relight.surface import OWN, LitHead, Surface, surface, unit
 
-F0 = 0.028  # of skin, index of refraction 1.4
-ROUGHNESS = 0.5  # of skin: GGX alpha is its square
 BOUNCE = 0.06  # of a face's mean irradiance that comes back to it from hair, clothes and walls
 MOST_GLOSS = 0.5  # of a pixel that can have been gloss
 BIAS = 0.0015  # metres a shadow starts behind what throws it
@@ -33,13 +32,6 @@ FLOOR = 0.15  # of the mean irradiance: below it, what is divided by is noise
 def shadow_side(height: int, width: int) -> int:
     """Pixels of what a lamp sees, for a picture of some size."""
     return SHADOW_SIDE * (1 + (max(height, width) > _LARGE))
-
-
-def brdf_of_environment(cosine: np.ndarray, roughness: float) -> np.ndarray:
-    """Share of soft light from about the mirror direction that gloss sends back (Karis 2014, the polynomial for phones)."""
-    a, b, c, d = 1 - roughness, 0.0425 - 0.0275 * roughness, 1.04 - 0.572 * roughness, 0.022 * roughness - 0.04
-    x = np.minimum(a * a, 2.0 ** (-9.28 * cosine)) * a + b
-    return np.maximum(F0 * (-1.04 * x + c) + (1.04 * x + d), 0)
 
 
 @njit(parallel=True, cache=True, nogil=True, fastmath=True)
@@ -81,7 +73,7 @@ def _add_lamp(
             length = np.sqrt(hx * hx + hy * hy + hz * hz) + np.float32(1e-9)
             nh = max((nx * hx + ny * hy + nz * hz) / length, np.float32(0))
             vh = max((vx * hx + vy * hy + vz * hz) / length, np.float32(0))
-            nv = max(nx * vx + ny * vy + nz * vz, np.float32(0.05))
+            nv = max(nx * vx + ny * vy + nz * vz, np.float32(LEAST_COSINE))
             flat = nh * nh * (a2 - np.float32(1)) + np.float32(1)
             spread = a2 / (flat * flat)  # times pi
             k = alpha * np.float32(0.5)
@@ -190,7 +182,7 @@ class Shader:
         view = unit(-posed)
         cosine = (normals * view).sum(1)
         mirrored = 2 * cosine[:, None] * normals - view
-        share = brdf_of_environment(np.maximum(cosine, 0.05), ROUGHNESS)
+        share = brdf_of_environment(cosine)
         diffuse, openness = self.transport.gathered(own, np.concatenate([light.around(there) for light in lights], 1))
         gloss = [light.reflected(mirrored) * (share * openness)[:, None] for light in lights]
         values = [part for k, shine in enumerate(gloss) for part in (diffuse[:, 3 * k : 3 * k + 3], shine)]

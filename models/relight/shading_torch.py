@@ -17,10 +17,11 @@ from torch import Tensor
 
 from models.code import Camera, FaceCode
 from models.colour import DECODE, ENCODE
+from models.light.gloss import F0, LEAST_COSINE, ROUGHNESS
 from models.light.lights import ROWS, Lamp, Light
 from models.light.transport import FAR, view_of_lamp
 from models.raster.differentiable import interpolate, rasterise
-from models.relight.shading import BIAS, BOUNCE, F0, FLOOR, MOST_GLOSS, ROUGHNESS, Shader, shadow_side
+from models.relight.shading import BIAS, BOUNCE, FLOOR, MOST_GLOSS, Shader, shadow_side
 from models.relight.surface import BEHIND, COARSE, FLAT, MESH, RIM, SOFTENINGS
 from models.replay import Replay
 
@@ -97,7 +98,7 @@ class TorchShader:
         view = _unit(-posed)
         cosine = (normals * view).sum(1)
         mirrored = 2 * cosine[:, None] * normals - view
-        reflected = _brdf_of_environment(cosine.clamp(min=0.05))
+        reflected = _brdf_of_environment(cosine.clamp(min=LEAST_COSINE))
         reach = (normals @ rotation @ self._directions.T).clamp(min=0)
         lit = reach * self._seen
         openness = lit.sum(1) / (reach.sum(1) + 1e-9)
@@ -294,7 +295,7 @@ def _lamp_light(lamp: Tensor, shadow: Tensor, normal: Tensor, position: Tensor, 
     half = towards + view
     half = half / (half.norm(dim=-1, keepdim=True) + 1e-9)
     nh, vh = (normal * half).sum(-1).clamp(min=0), (view * half).sum(-1).clamp(min=0)
-    nv = (normal * view).sum(-1).clamp(min=0.05)
+    nv = (normal * view).sum(-1).clamp(min=LEAST_COSINE)
     alpha = ROUGHNESS**2
     flat = nh * nh * (alpha * alpha - 1) + 1
     k = alpha * 0.5

@@ -10,21 +10,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
 from models.code import FaceCode
+from models.light.gloss import brdf_of_environment
 from models.light.harmonics import LUMINANCE
 from models.light.lights import Lamp, Light
 from models.light.transport import NO_SHADOW, Transport, shadow_map, unshadowed_at
 from models.portrait.shade import outward
-from models.relight.shading import BIAS, MOST_GLOSS, ROUGHNESS, SHADOW_SIDE, bounced, brdf_of_environment
+from models.prior.face import AnnyPrior
+from models.relight.shading import BIAS, MOST_GLOSS, SHADOW_SIDE, bounced
 from models.relight.surface import LitHead, unit
 
 _STEPS = 3
 _BELIEVED = 20.0  # weight of a vertex' squared error in log brightness, against a squared slope between two vertices
 _ODD = 0.24  # of log brightness: farther off, it is something else than shape
+# brows, beards and lips are darker than skin; on a nose nothing is, so that what is dark there is steep
+_NOSE = [168, 193, 417, 122, 351, 129, 358, 49, 279, 48, 278, 64, 294, 98, 327, 2]  # landmarks about it
+_SIDES = [234, 454]  # of a face, before its ears
+_NOSE_RIM = 0.004  # metres around these over which a nose ends
+_NOSE_BELIEVED, _NOSE_ODD = 3.0, 0.5  # there: factor on what is believed, and what is odd
 _KEPT = 0.02  # weight of a move by itself, in mean edges squared
 _MODES = 0.3  # standard deviations by which the prior's identity may move
 _HIDDEN = 0.5  # of a lamp, below which a vertex tells nothing
@@ -63,7 +71,8 @@ def shape_from_shading(lit: LitHead, transport: Transport, glances: list[Glance]
     modes = np.einsum("kvc,vc->vk", prior.identity, away) * _MODES
     stiff = _stiffness(lit, head.neutral, free)
     own, shared = np.zeros(len(free)), np.zeros(modes.shape[1])
-    seen = [_Seen(lit, transport, shape, one, light, glossiness) for shape, one in zip(shapes, glances)]
+    nose = of_one_colour(prior)
+    seen = [_Seen(lit, transport, shape, one, light, glossiness, nose) for shape, one in zip(shapes, glances)]
     for _ in range(_STEPS):
         moved = modes @ shared
         moved[free] += own
@@ -94,10 +103,22 @@ def _stiffness(lit: LitHead, neutral: np.ndarray, free: np.ndarray) -> sp.csr_ma
     return (slope.T @ slope + _KEPT / length.mean() ** 2 * sp.eye(len(free))).tocsr()
 
 
+def of_one_colour(prior: AnnyPrior) -> np.ndarray:
+    """V in [0, 1]: how surely nothing but skin is seen there, which is a nose's."""
+    landmarks = prior.at_landmarks(prior.mean)
+    outline = cv2.convexHull(landmarks[_NOSE, :2].astype(np.float32))
+    within = np.array([cv2.pointPolygonTest(outline, (float(x), float(y)), True) for x, y in prior.mean[:, :2]])
+    in_front = prior.mean[:, 2] < landmarks[_SIDES, 2].mean()
+    return np.clip(within / _NOSE_RIM + 1, 0, 1) * (in_front & (prior.part == 0))
+
+
 class _Seen:
     """One glance, and how its brightness goes by the shape."""
 
-    def __init__(self, lit: LitHead, transport: Transport, shape: np.ndarray, glance: Glance, light: Light, glossiness: float):
+    def __init__(
+        self, lit: LitHead, transport: Transport, shape: np.ndarray, glance: Glance, light: Light, glossiness: float,
+        nose: np.ndarray,
+    ):  # fmt: skip
         self._head, self._transport, self._shape, self._glance = lit, transport, shape, glance
         rotation = glance.code.rotation
         posed = (shape @ rotation.T + glance.code.translation).astype(np.float32)
@@ -107,6 +128,7 @@ class _Seen:
         self._reflected = lambda mirrored: light.reflected((mirrored @ rotation.T).astype(np.float32)) @ LUMINANCE
         chosen = glance.vertices
         self._gloss = (glossiness * lit.glossy)[chosen]
+        self._odd, self._believed = _ODD * (_NOSE_ODD / _ODD) ** nose[chosen], _NOSE_BELIEVED ** nose[chosen]
         camera_normals = (self._normals @ rotation.T)[chosen].astype(np.float32)
         self._lamps, self._lit = [], np.ones(len(chosen), bool)
         for lamp in (sample for one in light.lamps for sample in one.samples()):
@@ -139,13 +161,13 @@ class _Seen:
         shaded, by_normal, openness = self._shaded(normals)
         cosine = (normals * self._view[chosen]).sum(1)
         mirrored = 2 * cosine[:, None] * normals - self._view[chosen]
-        gloss = self._gloss * openness * self._reflected(mirrored) * brdf_of_environment(np.maximum(cosine, 0.05), ROUGHNESS)
+        gloss = self._gloss * openness * self._reflected(mirrored) * brdf_of_environment(cosine)
         seen = self._glance.colour @ LUMINANCE
         seen = np.maximum(seen - np.minimum(gloss, MOST_GLOSS * seen), 1e-4)
         error = np.log(seen / (self._glance.albedo @ LUMINANCE) / np.maximum(shaded, 1e-3))
         gain, weights = np.median(error), None
         for _ in range(3):
-            weights = self._lit / (1 + ((error - gain) / _ODD) ** 2)
+            weights = self._lit * self._believed / (1 + ((error - gain) / self._odd) ** 2)
             gain = (weights * error).sum() / max(weights.sum(), 1e-9)
         by_normal /= np.maximum(shaded, 1e-3)[:, None]
         by_normal -= (by_normal * normals).sum(1, keepdims=True) * normals

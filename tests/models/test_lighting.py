@@ -11,8 +11,19 @@ from models.code import Camera, FaceCode, Person
 from models.colour import DECODE, to_srgb8
 from models.head import Head
 from models.light.estimate import SkinSeen, estimated_light, lobes_of_directions
+from models.light.gloss import gloss_of_lamp
 from models.light.harmonics import HarmonicLight, environment_directions, lamp, project_environment, spread_directions
-from models.light.lights import Lamp, Light, ambient_light, light_of_environment, light_of_harmonics, sampled
+from models.light.lights import (
+    LOBES,
+    Lamp,
+    Light,
+    ambient_light,
+    light_of_environment,
+    light_of_harmonics,
+    light_of_lobes,
+    reflected_lobes,
+    sampled,
+)
 from models.light.presets import PRESETS
 from models.light.transport import Transport, shadow_map, unshadowed
 from models.relight.shading import Shader, applied, change
@@ -241,11 +252,62 @@ def test_a_lamp_is_found_from_what_it_lights():
     rng = np.random.default_rng(0)
     noisy = colour * rng.normal(1, 0.03, (len(colour), 1))
     noisy[::20] = 1.5  # what is no skin
-    skin = SkinSeen(noisy, normals, matrix.sum(1), lobes)
+    skin = SkinSeen(noisy, normals, matrix.sum(1), lobes, np.tile([0.0, 0, -1], (len(normals), 1)), np.zeros_like(noisy))
     light = estimated_light(skin, HarmonicLight(ambient_harmonics(0.5)))
     assert light.lamps[0].direction @ towards > np.cos(np.radians(6))
     made = light.shaded(normals) + np.maximum(normals @ light.lamps[0].direction, 0)[:, None] * light.lamps[0].colour
     assert np.abs(made - colour).mean() < 0.05
+
+
+def test_gloss_of_dark_skin_is_told_from_soft_light():
+    """Skin so dark that gloss is as much of it as what it scatters: half lamp, half soft light from above."""
+    normals = spread_directions(1600)
+    normals = normals[normals[:, 2] < -0.3]
+    transport = Transport(spread_directions(192), np.full((len(normals), 192), 255, np.uint8))
+    matrix = transport.matrix(normals, np.arange(len(normals)))
+    view = np.tile([0.0, 0, -1], (len(normals), 1))
+    skin = SkinSeen(
+        np.zeros((len(normals), 3)), normals, matrix.sum(1), matrix @ lobes_of_directions(transport.directions), view,
+        np.tile(1 / np.array([0.09, 0.05, 0.03]), (len(normals), 1)),
+    )  # fmt: skip
+    towards = np.array([-0.6, -0.4, -0.69282])
+    above = np.where(LOBES[:, 1] < -0.5, 0.6, 0.1)
+    diffuse, gloss = skin.of_lamp(towards)
+    soft, soft_gloss = skin.lobes @ above, skin.lobes_gloss @ above
+    scattered = 0.5 * diffuse + soft
+    colour = scattered[:, None] + (0.5 * gloss + soft_gloss)[:, None] * skin.shine
+    assert (colour[:, 2] > 1.5 * scattered).mean() > 0.2
+    told = estimated_light(replace(skin, colour=colour), HarmonicLight(ambient_harmonics(0.3)))
+    lamp = told.lamps[0]
+    assert lamp.direction @ towards > np.cos(np.radians(8))
+    made = told.shaded(normals) + np.maximum(normals @ lamp.direction, 0)[:, None] * lamp.colour
+    assert np.abs(made - scattered[:, None]).mean() < 0.08 * scattered.mean()
+    blind = estimated_light(replace(skin, colour=colour, shine=0 * skin.shine), HarmonicLight(ambient_harmonics(0.3)))
+    fooled = blind.shaded(normals) + np.maximum(normals @ blind.lamps[0].direction, 0)[:, None] * blind.lamps[0].colour
+    assert np.abs(fooled - scattered[:, None]).mean() > 2 * np.abs(made - scattered[:, None]).mean()
+
+
+def test_a_lobe_is_reflected_as_the_light_of_it():
+    weights = np.zeros((len(LOBES), 3))
+    weights[7] = 1
+    away = spread_directions(300)
+    told = light_of_lobes(weights).reflected(away.astype(np.float32))[:, 0]
+    assert np.abs(reflected_lobes(away)[:, 7] - told).max() < 0.05 * told.max()
+
+
+def test_a_lamps_gloss_is_what_the_shader_adds(shader, code):
+    towards = np.array([0.3, -0.2, -0.93]) / np.linalg.norm([0.3, -0.2, -0.93])
+    light = ambient_light(np.zeros(3), (Lamp("directional", np.ones(3), direction=towards, shadows=False),))
+    made = shader(code, WHOLE, [light], 256, 256)[0].gloss[..., 0]
+    posed = shader.lit.head.posed(code)
+    normals = shader.lit.normals(posed).astype(float)
+    view = -posed / np.linalg.norm(posed, axis=1, keepdims=True)
+    known = gloss_of_lamp(normals, view, towards) * shader.lit.glossy
+    points = shader.lit.head.person.camera.project(posed)
+    x, y = (points[:, :2] * 256 / shader.lit.head.person.camera.width).astype(int).T
+    nose = [1, 4, 5, 195, 197]  # looks at the camera: nothing is before it
+    at = np.array([np.argmin(np.linalg.norm(posed - place, axis=1)) for place in shader.lit.prior.at_landmarks(posed)[nose]])
+    assert made[y[at], x[at]] == pytest.approx(known[at], rel=0.25) and known[at].min() > 0.005
 
 
 def test_scattered_values_are_carried_everywhere():
