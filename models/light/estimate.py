@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
+from numba import njit
 from scipy.optimize import nnls
 
 from models.light.gloss import brdf_of_environment, gloss_of_lamp
@@ -61,10 +62,11 @@ class SkinSeen:
         cosine = (self.normal * self.view).sum(1, keepdims=True)
         return reflected_lobes(2 * cosine * self.normal - self.view) * self.open_gloss[:, None]
 
-    def of_lamp(self, direction: np.ndarray, where: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
-        """(diffuse, gloss), C each, of a lamp of brightness 1 towards `direction` (3)."""
-        normal = self.normal[where]
-        return np.maximum(normal @ direction, 0), gloss_of_lamp(normal, self.view[where], direction)
+    def of_lamp(self, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(diffuse, gloss of skin as glossy as can be), C each, of a lamp of brightness 1 towards `direction` (3)."""
+        diffuse, gloss = np.empty(len(self.normal)), np.empty(len(self.normal))
+        _of_lamp(self.normal, self.view, direction, diffuse, gloss)
+        return diffuse, gloss
 
 
 def lobes_of_directions(directions: np.ndarray) -> np.ndarray:
@@ -78,15 +80,53 @@ def expected_lobes(light: HarmonicLight) -> np.ndarray:
     return np.maximum(basis(LOBES) @ light.coefficients, 0) / each
 
 
-def _robustly(columns: np.ndarray, seen: np.ndarray, level: float) -> tuple[np.ndarray, float, np.ndarray]:
-    """(non-negative weights of N columns, how badly they explain C values, C weights)."""
-    weights = np.ones(len(seen))
+@njit(cache=True, nogil=True)
+def _of_lamp(normal, view, direction, diffuse, gloss):
+    for v in range(len(normal)):
+        cosine = normal[v, 0] * direction[0] + normal[v, 1] * direction[1] + normal[v, 2] * direction[2]
+        diffuse[v] = max(cosine, 0.0)
+        gloss[v] = 0.0
+        if cosine > 0:
+            gloss[v] = cosine * gloss_of_lamp(
+                normal[v, 0], normal[v, 1], normal[v, 2], view[v, 0], view[v, 1], view[v, 2],
+                direction[0], direction[1], direction[2], cosine,
+            )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _robustly(lamp, soft, seen, spread, weights):
+    """(of a lamp, of soft light: how much, not negative, explains C values; how badly); fills C weights."""
+    count, badness, much, little = len(seen), 0.0, 0.0, 0.0
+    weights[:] = 1.0
     for _ in range(_ROUNDS):
-        root = np.sqrt(weights)
-        found = nnls(columns * root[:, None], seen * root)[0]
-        off = (columns @ found - seen) / (_SPREAD * level)
-        weights = 1 / (1 + off * off)
-    return found, float(np.log1p(off * off).mean()), weights
+        ll, ls, ss, lc, sc = 0.0, 0.0, 0.0, 0.0, 0.0
+        for v in range(count):
+            w = weights[v]
+            ll += w * lamp[v] * lamp[v]
+            ls += w * lamp[v] * soft[v]
+            ss += w * soft[v] * soft[v]
+            lc += w * lamp[v] * seen[v]
+            sc += w * soft[v] * seen[v]
+        across = ll * ss - ls * ls
+        much, little = (ss * lc - ls * sc) / max(across, 1e-12), (ll * sc - ls * lc) / max(across, 1e-12)
+        if across < 1e-9 * ll * ss or much < 0 or little < 0:  # one of them alone
+            alone, other = lc / max(ll, 1e-12), sc / max(ss, 1e-12)
+            much, little = (alone, 0.0) if lc * alone > sc * other else (0.0, other)
+        badness = 0.0
+        for v in range(count):
+            off = (much * lamp[v] + little * soft[v] - seen[v]) / spread
+            weights[v] = 1 / (1 + off * off)
+            badness += np.log1p(off * off) / count
+    return much, little, badness
+
+
+@njit(cache=True, nogil=True)
+def _search(normal, view, shine, soft, seen, spread, directions, badness):
+    """Fills how badly a lamp towards each of D x 3 directions explains C values."""
+    diffuse, gloss, weights = np.empty(len(seen)), np.empty(len(seen)), np.empty(len(seen))
+    for d in range(len(directions)):
+        _of_lamp(normal, view, directions[d], diffuse, gloss)
+        badness[d] = _robustly(diffuse + gloss * shine, soft, seen, spread, weights)[2]
 
 
 def estimated_light(skin: SkinSeen, expected: HarmonicLight, about: np.ndarray | None = None) -> Light:
@@ -100,24 +140,23 @@ def estimated_light(skin: SkinSeen, expected: HarmonicLight, about: np.ndarray |
     # the search looks at every few of the places, what it finds is fitted to all
     some = slice(None, None, max(1, len(luminance) // _ENOUGH))
     shine = skin.shine @ LUMINANCE
-
-    def columns(d: np.ndarray, where: slice = slice(None)) -> np.ndarray:
-        diffuse, gloss = skin.of_lamp(d, where)
-        return np.stack([diffuse + gloss * shine[where], skin.openness[where] + skin.open_gloss[where] * shine[where]], 1)
-
+    soft = skin.openness + skin.open_gloss * shine
     searched = _SEARCHED if about is None else _SEARCHED[_SEARCHED @ about > _ABOUT]
     directions = np.concatenate([[[0.0, 0.0, -1.0]], searched])
-    reached = [d for d in directions if (skin.normal[some] @ d > 0).mean() > 0.1]
-    badness = np.array([_robustly(columns(d, some), luminance[some], level)[1] for d in reached])
+    reached = directions[(skin.normal[some] @ directions.T > 0).mean(0) > 0.1]
+    badness = np.empty(len(reached))
+    every = (np.ascontiguousarray(one[some]) for one in (skin.normal, skin.view, shine, soft, luminance))
+    _search(*every, _SPREAD * level, reached, badness)
     best = int(np.argmin(badness))
     if np.array_equal(reached[0], directions[0]) and badness[0] < _FLASH * badness[best]:
         best = 0
     direction = reached[best]
-    (_, ambient), _, weights = _robustly(columns(direction), luminance, level)
+    diffuse, gloss = skin.of_lamp(direction)
+    weights = np.empty(len(luminance))
+    _, ambient, _ = _robustly(diffuse + gloss * shine, soft, luminance, _SPREAD * level, weights)
     told = expected_lobes(expected)
     # as much soft light as the search left, from where it is expected
     told = told * ambient * skin.openness.mean() / max(float((skin.lobes @ told @ LUMINANCE).mean()), 1e-9)
-    diffuse, gloss = skin.of_lamp(direction)
     out = np.empty((1 + len(LOBES), 3))
     for c in range(3):
         lamp_column, lobe_columns = diffuse + gloss * skin.shine[:, c], skin.lobes + skin.lobes_gloss * skin.shine[:, c, None]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 F0 = 0.028  # of skin, index of refraction 1.4
 ROUGHNESS = 0.5  # of skin: GGX alpha is its square
 LEAST_COSINE = 0.05  # to the camera, below which gloss grows no more
+_ALPHA = np.float32(ROUGHNESS**2)
 
 
 def brdf_of_environment(cosine: np.ndarray) -> np.ndarray:
@@ -16,18 +18,22 @@ def brdf_of_environment(cosine: np.ndarray) -> np.ndarray:
     return np.maximum(F0 * (-1.04 * x + c) + (1.04 * x + d), 0)
 
 
-def gloss_of_lamp(normal: np.ndarray, view: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """C: gloss of a lamp as bright as makes a white surface that faces it send back 1 (GGX, Walter et al. 2007).
+@njit(cache=True, nogil=True, fastmath=True, inline="always")
+def gloss_of_lamp(nx, ny, nz, vx, vy, vz, lx, ly, lz, cosine):
+    """Gloss over diffuse light of a lamp, at one place (GGX, Walter et al. 2007).
 
     Args:
-        normal: C x 3 unit; view: C x 3 unit, towards the camera; direction: 3 unit, towards the lamp.
+        nx, ny, nz: unit normal; vx, vy, vz: unit, towards the camera; lx, ly, lz: unit, towards the lamp.
+        cosine: of the lamp to the normal, positive.
     """
-    cosine, facing = np.maximum(normal @ direction, 0), np.maximum((normal * view).sum(1), LEAST_COSINE)
-    half = view + direction
-    half = half / np.maximum(np.linalg.norm(half, axis=1, keepdims=True), 1e-9)
-    nh, vh = np.maximum((normal * half).sum(1), 0), np.maximum((view * half).sum(1), 0)
-    alpha = ROUGHNESS**2
-    spread = (alpha / (nh * nh * (alpha**2 - 1) + 1)) ** 2  # times pi
-    k = alpha / 2
-    hidden = 1 / ((cosine * (1 - k) + k) * (facing * (1 - k) + k))
-    return spread * hidden * (F0 + (1 - F0) * (1 - vh) ** 5) * 0.25 * cosine
+    hx, hy, hz = lx + vx, ly + vy, lz + vz
+    length = np.sqrt(hx * hx + hy * hy + hz * hz) + np.float32(1e-9)
+    nh = max((nx * hx + ny * hy + nz * hz) / length, np.float32(0))
+    vh = max((vx * hx + vy * hy + vz * hz) / length, np.float32(0))
+    nv = max(nx * vx + ny * vy + nz * vz, np.float32(LEAST_COSINE))
+    flat = nh * nh * (_ALPHA * _ALPHA - np.float32(1)) + np.float32(1)
+    spread = _ALPHA * _ALPHA / (flat * flat)  # times pi
+    k = _ALPHA * np.float32(0.5)
+    hidden = np.float32(1) / ((cosine * (np.float32(1) - k) + k) * (nv * (np.float32(1) - k) + k))
+    fresnel = np.float32(F0) + np.float32(1 - F0) * (np.float32(1) - vh) ** 5
+    return spread * hidden * fresnel * np.float32(0.25)

@@ -8,6 +8,7 @@ from one metre), makes a white Lambertian surface send back 1. Positions are met
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import cv2
 import numpy as np
@@ -214,13 +215,19 @@ class Light:
         return float(soft) + total
 
 
+@cache
+def _facing_grid() -> np.ndarray:
+    """D x D float32: what white surfaces send back, that face each direction of the grid, of radiance 1 from each."""
+    flat = _GRID.reshape(-1, 3)
+    solid = np.broadcast_to(_solid(ROWS)[:, None], _GRID.shape[:2]).reshape(-1) / np.pi
+    return (np.maximum(flat @ flat.T, 0) * solid).astype(np.float32)
+
+
 def _soft_light(radiance: np.ndarray, glossy: np.ndarray | None = None, **more) -> Light:
     """Args:
     radiance: ROWS x 2 ROWS x 3, spread already; glossy: None where it is smooth enough to be its own reflection.
     """
-    solid = np.broadcast_to(_solid(ROWS)[:, None], radiance.shape[:2]).reshape(-1, 1) / np.pi
-    flat = _GRID.reshape(-1, 3)
-    diffuse = (np.maximum(flat @ flat.T, 0) @ (radiance.reshape(-1, 3) * solid)).reshape(radiance.shape)
+    diffuse = (_facing_grid() @ radiance.reshape(-1, 3)).reshape(radiance.shape)
     grids = (radiance, radiance if glossy is None else glossy, diffuse)
     return Light(*(np.asarray(grid, np.float32) for grid in grids), **more)
 
@@ -238,8 +245,8 @@ def light_of_harmonics(light: HarmonicLight) -> Light:
 def light_of_lobes(weights: np.ndarray) -> Light:
     """Light that comes in `LOBES` from their directions: K x 3 weights, each the radiance in the middle of its lobe."""
     lobes = np.exp((_GRID.reshape(-1, 3) @ LOBES.T - 1) / LOBE_WIDTH**2)
-    soft = (lobes @ weights).reshape(ROWS, 2 * ROWS, 3)
-    return _soft_light(soft, _spread(soft, _GRID, np.sqrt(_GLOSS**2 - LOBE_WIDTH**2)))
+    spread = [(one @ weights).reshape(ROWS, 2 * ROWS, 3) for one in (lobes, reflected_lobes(_GRID.reshape(-1, 3)))]
+    return _soft_light(*spread)
 
 
 def reflected_lobes(direction: np.ndarray) -> np.ndarray:

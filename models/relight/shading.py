@@ -15,7 +15,7 @@ from numba import njit, prange
 
 from models.code import Camera, FaceCode
 from models.colour import DECODE, ENCODE
-from models.light.gloss import F0, LEAST_COSINE, ROUGHNESS, brdf_of_environment
+from models.light.gloss import brdf_of_environment, gloss_of_lamp
 from models.light.lights import Light
 from models.light.transport import NO_SHADOW, Transport, shadow_map, unshadowed
 from models.raster.cpu import PARALLEL
@@ -36,12 +36,11 @@ def shadow_side(height: int, width: int) -> int:
 
 @njit(parallel=True, cache=True, nogil=True, fastmath=True)
 def _add_lamp(
-    wanted, normal, position, colour, direction, place, near, depth, axes, centre, reach, alpha, bias, values, head, glossiness,
-    diffuse, gloss,
+    wanted, normal, position, colour, direction, place, near, depth, axes, centre, reach, bias, values, head, glossiness, diffuse,
+    gloss,
 ):  # fmt: skip
     """Adds one lamp to diffuse and gloss (H x W x 3)."""
     height, width = normal.shape[:2]
-    a2 = alpha * alpha
     for y in prange(height):
         for x in range(width):
             if not wanted[y, x]:
@@ -69,17 +68,7 @@ def _add_lamp(
                 continue
             far = np.sqrt(px * px + py * py + pz * pz) + np.float32(1e-9)
             vx, vy, vz = -px / far, -py / far, -pz / far
-            hx, hy, hz = lx + vx, ly + vy, lz + vz
-            length = np.sqrt(hx * hx + hy * hy + hz * hz) + np.float32(1e-9)
-            nh = max((nx * hx + ny * hy + nz * hz) / length, np.float32(0))
-            vh = max((vx * hx + vy * hy + vz * hz) / length, np.float32(0))
-            nv = max(nx * vx + ny * vy + nz * vz, np.float32(LEAST_COSINE))
-            flat = nh * nh * (a2 - np.float32(1)) + np.float32(1)
-            spread = a2 / (flat * flat)  # times pi
-            k = alpha * np.float32(0.5)
-            hidden = np.float32(1) / ((cosine * (1 - k) + k) * (nv * (1 - k) + k))
-            fresnel = np.float32(F0) + np.float32(1 - F0) * (1 - vh) ** 5
-            shine = spread * hidden * fresnel * np.float32(0.25) * lit * glossy
+            shine = gloss_of_lamp(nx, ny, nz, vx, vy, vz, lx, ly, lz, cosine) * lit * glossy
             for c in range(3):
                 gloss[y, x, c] += colour[c] * shine
 
@@ -248,7 +237,7 @@ class Shader:
             _add_lamp(
                 seen.wanted, f(seen.normal), f(seen.position), f(lamp.colour), f(nothing if near else lamp.direction),
                 f(centre + lamp.position if near else nothing), near, shadow.depth, f(shadow.axes), f(shadow.centre),
-                np.float32(shadow.reach), np.float32(ROUGHNESS**2), np.float32(BIAS), seen.values, seen.head,
+                np.float32(shadow.reach), np.float32(BIAS), seen.values, seen.head,
                 np.float32(self.glossiness), diffuse, gloss,
             )  # fmt: skip
 
