@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -82,6 +83,10 @@ def out_of_crop(codes: Codes, index: int, crop: Crop) -> Encoded:
     return Encoded(identity, code, albedo, HarmonicLight(light).rotated(crop.rotation), seen)
 
 
+#: 80 coefficients of somebody's identity, or None for what does not look like a face; worked out when first asked
+Who = Callable[[], np.ndarray | None]
+
+
 class FaceEncoder:
     """Crops in, codes out."""
 
@@ -117,14 +122,21 @@ class FaceEncoder:
         """The face in one crop of an H x W x 3 uint8 sRGB picture."""
         return out_of_crop(self.codes(crop.take(image)[None], np.array([crop.focal])), 0, crop)
 
-    def identity(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray | None:
-        """80 coefficients of the one whose 478 x 2+ landmarks (pixels) are given; None where that does not look like a face."""
-        camera = typical_camera(image.shape[1], image.shape[0])
-        encoded = self(image, crop_of_landmarks(camera, landmarks))
-        return encoded.identity if encoded.code.confidence > SURE else None
+    def who(self, image: np.ndarray, landmarks: np.ndarray) -> Who:
+        """Cuts out the face with 478 x 2+ landmarks (pixels), to be told whose it is when that is asked."""
+        crop = crop_of_landmarks(typical_camera(image.shape[1], image.shape[0]), landmarks)
+        pixels = crop.take(image)
 
-    def expected(self, identities: list[np.ndarray]) -> Expected | None:
-        """What several looks at one person let a fit expect; None without any."""
+        def identity() -> np.ndarray | None:
+            encoded = out_of_crop(self.codes(pixels[None], np.array([crop.focal])), 0, crop)
+            return encoded.identity if encoded.code.confidence > SURE else None
+
+        return cache(identity)
+
+    def expected(self, looks: list[Who]) -> Expected | None:
+        """What several looks at one person let a fit expect; None without any that shows a face."""
+        told = [look() for look in looks]
+        identities = [one for one in told if one is not None]
         return Expected(np.mean(identities, 0), _SURER * self.identity_spread) if identities else None
 
     def settled(self, image: np.ndarray, crop: Crop, looks: int = 2) -> Encoded:

@@ -22,7 +22,7 @@ from models.prior.face import AnnyPrior
 from models.prior.reflectance import load_reflectance
 from pipeline.ahead import ahead
 from pipeline.dense import explained, frames_to_explain
-from pipeline.encoding import FaceEncoder, shipped_encoder
+from pipeline.encoding import FaceEncoder, Who, shipped_encoder
 from pipeline.errors import Refusal
 from pipeline.fitting import LandmarkModel, inter_ocular
 from pipeline.performance import Performance
@@ -61,13 +61,13 @@ class Keyframes:
     def __init__(self, count: int = KEYFRAMES):
         self._count = count
         self._landmarks: list[np.ndarray] = []
-        self._identities: list[np.ndarray | None] = []
+        self._looks: list[Who] = []
         self._shapes: list[np.ndarray] = []
         self._gaps = np.zeros((0, 0))
 
-    def offer(self, landmarks: np.ndarray, identity: Callable[[], np.ndarray | None] = lambda: None) -> None:
+    def offer(self, landmarks: np.ndarray, look: Callable[[], Who] = lambda: _nobody) -> None:
         """Args:
-        identity: looks at the face; asked only where the landmarks are kept.
+        look: cuts the face out; called only where the landmarks are kept.
         """
         shape = shape_signature(landmarks)
         distance = np.array([np.abs(shape - other).mean() for other in self._shapes])
@@ -79,14 +79,14 @@ class Keyframes:
             self._gaps = gaps
             self._shapes.append(shape)
             self._landmarks.append(landmarks)
-            self._identities.append(identity())
+            self._looks.append(look())
             return
         nearest = self._gaps.min(1)
         crowded = int(np.argmin(nearest))
         others = np.delete(distance, crowded)
         if others.min() > nearest[crowded]:  # the new one is farther from the rest than the most crowded one is
             self._shapes[crowded], self._landmarks[crowded] = shape, landmarks
-            self._identities[crowded] = identity()
+            self._looks[crowded] = look()
             distance[crowded] = np.inf
             self._gaps[crowded] = self._gaps[:, crowded] = distance
 
@@ -95,9 +95,13 @@ class Keyframes:
         return np.stack(self._landmarks)
 
     @property
-    def identities(self) -> list[np.ndarray]:
-        """80 coefficients each, of the looks that were sure."""
-        return [one for one in self._identities if one is not None]
+    def looks(self) -> list[Who]:
+        """At the face, each of them told when asked."""
+        return list(self._looks)
+
+
+def _nobody() -> None:
+    """A look at nothing."""
 
 
 @dataclass
@@ -110,11 +114,11 @@ class _Track:
     found: list[bool] = field(default_factory=list)
     size: float = 0.0
 
-    def add(self, landmarks: np.ndarray, found: bool, identity: Callable[[], np.ndarray | None]) -> None:
+    def add(self, landmarks: np.ndarray, found: bool, look: Callable[[], Who]) -> None:
         self.found.append(found)
         if found:
             self.spool.write(landmarks.astype(np.float32).tobytes())
-            self.keyframes.offer(landmarks, identity)
+            self.keyframes.offer(landmarks, look)
             self.size = max(self.size, float(inter_ocular(landmarks)))
 
     def at(self, frame: int) -> np.ndarray:
@@ -203,7 +207,7 @@ def track(
                     tracks[seen.id] = _Track(len(times))
                 usable = seen.found and float(inter_ocular(seen.landmarks)) >= SMALLEST_FACE
                 tracks[seen.id].size = max(tracks[seen.id].size, float(inter_ocular(seen.landmarks)) if seen.found else 0)
-                tracks[seen.id].add(seen.landmarks, usable, partial(eyes.identity, frame.image, seen.landmarks))
+                tracks[seen.id].add(seen.landmarks, usable, partial(eyes.who, frame.image, seen.landmarks))
             times.append(frame.time)
             durations.append(frame.duration)
     name = f"{media.path} ({media.width}x{media.height})"
@@ -221,7 +225,7 @@ def track(
     performances, keyframes = {}, {}
     for number, (k, one) in enumerate(usable.items(), 1):
         keyframes[k] = one.keyframes.landmarks
-        who = fit_person(model, keyframes[k], media.width, media.height, eyes.expected(one.keyframes.identities))
+        who = fit_person(model, keyframes[k], media.width, media.height, eyes.expected(one.keyframes.looks))
         performances[k] = _perform(model, who, one, times_, durations_, smoothing)
         if encoder is not None:
             performances[k] = _densely(media, performances[k], one, prior, encoder, smoothing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ from capture.frame import FaceObservation, Frame
 from models.code import FaceCode, Person
 from models.head import look_in_camera
 from models.prior.face import AnnyPrior
-from pipeline.encoding import shipped_encoder
+from pipeline.encoding import Who, shipped_encoder
 from pipeline.fitting import FrameFitter, LandmarkModel, inter_ocular
 from pipeline.shot import fit_person, frame_fitter
 from pipeline.smoothing import CodeSmoother
@@ -71,7 +72,7 @@ class LiveDriver:
             self._forget()  # another shape of picture is another camera
         self._size = self._size or size
         landmarks = seen.landmarks * np.float32(self._size[1] / frame.height)  # the same camera at another resolution
-        self._learn(landmarks, partial(self._encoder.identity, frame.image, seen.landmarks))
+        self._learn(landmarks, partial(self._encoder.who, frame.image, seen.landmarks))
         assert self._fitter is not None
         self._fitter.steps = self.steps
         code = self._fitter(landmarks)
@@ -80,10 +81,10 @@ class LiveDriver:
         self._smoother.strength = self.smoothing
         return self._smoother(replace(code, confidence=float(np.clip(1 - error / MISFIT, 0, 1))), frame.time)
 
-    def _learn(self, landmarks: np.ndarray, identity) -> None:
+    def _learn(self, landmarks: np.ndarray, look: Callable[[], Who]) -> None:
         self._seen += 1
         if self._seen <= _LEARN_AT[-1]:  # later ones would teach nothing more
-            self._keyframes.offer(landmarks, identity)
+            self._keyframes.offer(landmarks, look)
         if self._reference_landmarks is None:
             self._reference_landmarks = landmarks
         if self._pending is not None and self._pending.done():
@@ -91,12 +92,14 @@ class LiveDriver:
             self._pending = None
         if self._seen not in _LEARN_AT:
             return
-        expected = self._encoder.expected(self._keyframes.identities)
-        work = (self._model, self._keyframes.landmarks, *self._size, expected)
+        work = (self._keyframes.landmarks, self._keyframes.looks, self._size)
         if self._pool is None or self.person is None:
-            self._adopt(fit_person(*work))
+            self._adopt(self._fitted(*work))
         elif self._pending is None:
-            self._pending = self._pool.submit(fit_person, *work)
+            self._pending = self._pool.submit(self._fitted, *work)
+
+    def _fitted(self, landmarks: np.ndarray, looks: list[Who], size: tuple[int, int]) -> Person:
+        return fit_person(self._model, landmarks, *size, self._encoder.expected(looks))
 
     def _adopt(self, person: Person) -> None:
         self.reference = frame_fitter(self._model, person)(self._reference_landmarks)

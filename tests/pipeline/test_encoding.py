@@ -267,8 +267,8 @@ def test_looks_let_a_fit_expect_somebody(held_out, encoder):
     pictures, truth = held_out
     one = np.full((200, 200, 3), 127, np.uint8)
     landmarks = np.random.default_rng(0).uniform(60, 140, (478, 3))
-    assert encoder.identity(one, landmarks) is None and encoder.expected([]) is None
-    seen = [np.full(80, value) for value in (0.5, 1.5)]
+    assert encoder.who(one, landmarks)() is None and encoder.expected([]) is None and encoder.expected([lambda: None]) is None
+    seen = [lambda: np.full(80, 0.5), lambda: None, lambda: np.full(80, 1.5)]
     expected = encoder.expected(seen)
     assert np.allclose(expected.identity, 1.0) and expected.spread.shape == (80,) and (0 < expected.spread).all()
     assert (expected.spread < 1).all()

@@ -22,14 +22,14 @@ def test_keyframes_keep_what_differs_most():
     assert sum(spread) == 3 and len(keep.landmarks) == 6
 
 
-def test_keyframes_ask_who_it_is_only_where_they_are_kept():
+def test_keyframes_look_only_where_they_are_kept_and_ask_who_it_is_at_the_end():
     rng = np.random.default_rng(0)
     base = rng.uniform(0, 100, (478, 3)).astype(np.float32)
-    keep, asked = Keyframes(4), []
+    keep, cut, asked = Keyframes(4), [], []
 
     def look(i):
-        asked.append(i)
-        return np.full(80, float(i)) if i else None
+        cut.append(i)
+        return lambda: asked.append(i) or np.full(80, float(i))
 
     for i in range(60):
         odd = i in (20, 40)
@@ -37,8 +37,8 @@ def test_keyframes_ask_who_it_is_only_where_they_are_kept():
             base + rng.normal(0, 0.05, base.shape).astype(np.float32) + odd * 30 * np.sin(i + base[:, :1] / 7),
             lambda i=i: look(i),
         )
-    assert asked[:4] == [0, 1, 2, 3] and {20, 40} <= set(asked) and len(asked) < 40
-    assert {20.0, 40.0} <= {float(one[0]) for one in keep.identities} and len(keep.identities) <= 4
+    assert cut[:4] == [0, 1, 2, 3] and {20, 40} <= set(cut) and len(cut) < 40 and not asked
+    assert {20.0, 40.0} <= {float(one()[0]) for one in keep.looks} and len(asked) == len(keep.looks) == 4
 
 
 def test_a_performance_survives_its_file(tmp_path):
