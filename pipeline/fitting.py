@@ -68,6 +68,11 @@ class LandmarkModel:
     def flat_expression(self) -> np.ndarray:
         return np.ascontiguousarray(self.expression.reshape(len(self.expression), -1))
 
+    @cached_property
+    def flat_both(self) -> np.ndarray:
+        """Expressions, then identity."""
+        return np.concatenate([self.flat_expression, self.identity.reshape(len(self.identity), -1)])
+
 
 def inter_ocular(landmarks: np.ndarray) -> np.ndarray:
     """Distance of the outer eye corners in the picture, pixels: ... x 478 x 2+ -> ..."""

@@ -126,24 +126,23 @@ def _without_own(
     calm = with_look(now.rest, gaze)
     precision = np.where(LOOK, 1e4, 1 / EXPRESSION_SIGMA**2)
     here = now.neutral + (expression @ model.flat_expression).reshape(points, 3)
-    both = np.concatenate([model.flat_expression, model.identity.reshape(len(model.identity), -1)])
-    projected, jac = jacobian(here, both, rotation, translation, camera.focal, width / 2, height / 2)
+    projected, jac = jacobian(here, model.flat_both, rotation, translation, camera.focal, width / 2, height / 2)
     weight = np.repeat(np.sqrt(model.weight) / sigma, 2)
-    residual = (projected - landmarks[:, :2]).reshape(-1) * weight
+    residual = (projected - landmarks[:, :2]).reshape(-1)
     focal_column = (projected - np.array([width / 2, height / 2])).reshape(-1, 1)  # d/d log focal
-    own = jac[:, :58] * weight[:, None]
-    common = np.concatenate([jac[:, 58:], focal_column], 1) * weight[:, None]
-    h_oo = own.T @ own
+    whole = np.concatenate([jac, focal_column, residual[:, None]], 1)
+    whole *= weight[:, None]
+    gram = whole.T @ whole  # frame's own, common, residual
+    h_oo, h_so, h_cc = gram[:58, :58], gram[58:-1, :58], gram[58:-1, 58:-1]
     h_oo[np.arange(6, 58), np.arange(6, 58)] += precision
-    g_o = own.T @ residual
+    g_o, g_c = gram[:58, -1].copy(), gram[58:-1, -1]
     g_o[6:] += precision * (expression - calm)
     # expressions held at a bound do not move, so they take no part in the elimination
     held = np.concatenate([np.zeros(6, bool), ((expression <= 0) & (g_o[6:] > 0)) | ((expression >= 1) & (g_o[6:] < 0))])
     free = np.flatnonzero(~held)
-    h_so = common.T @ own
     solved = np.linalg.solve(h_oo[np.ix_(free, free)], np.concatenate([h_so[:, free].T, g_o[free, None]], 1))
-    h_ss = common.T @ common - h_so[:, free] @ solved[:, :-1]
-    return h_ss, common.T @ residual - h_so[:, free] @ solved[:, -1], (h_oo, g_o, h_so)
+    h_ss = h_cc - h_so[:, free] @ solved[:, :-1]
+    return h_ss, g_c - h_so[:, free] @ solved[:, -1], (np.ascontiguousarray(h_oo), g_o, h_so)
 
 
 def resting_expression(expressions: np.ndarray) -> np.ndarray:
