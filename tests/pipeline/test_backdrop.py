@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import av
 import numpy as np
 import pytest
@@ -24,9 +20,7 @@ from pipeline.live.loop import LiveLoop
 from pipeline.mark import marked
 from pipeline.page.visit import encoded
 from pipeline.reenactment import Settings
-from tests.conftest import Synthetic, expression, write_clip
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.conftest import Synthetic, command, expression, write_clip
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +107,7 @@ def test_bad_backgrounds_are_refused_in_a_line(prior, clip, tmp_path):
         with pytest.raises((MediaError, Refusal), match=words):
             reenact(BUILTIN, str(clip), tmp_path / name, Settings(**settings), prior=prior)
         assert not list(tmp_path.iterdir())
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline", "live", "--source", "builtin", "--driver", str(clip), "--sink", "virtualcam",
-         "--background", "transparent"], cwd=ROOT, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = command("live", "--source", "builtin", "--driver", clip, "--sink", "virtualcam", "--background", "transparent")
     assert done.returncode == 2 and "shows nothing transparent" in done.stderr and len(done.stderr.strip().splitlines()) == 1
     with pytest.raises(MediaError):
         check_background("blurred")
