@@ -1,14 +1,21 @@
-"""Works ahead in a thread of its own, so that what comes next is ready when it is asked for."""
+"""Works ahead in threads of its own, so that what comes next is ready when it is asked for."""
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from numba import set_num_threads
+
 Item = TypeVar("Item")
+Made = TypeVar("Made")
 _MOST = 3  # items ready at a time
+_ABREAST = min(4, os.cpu_count() or 1)  # items worked on at a time
 _TICK = 0.1  # seconds between looks whether anybody still wants them
 
 
@@ -63,3 +70,21 @@ def ahead(items: Iterable[Item], most: int = _MOST) -> Iterator[Item]:
     finally:
         ended.set()
         thread.join()
+
+
+def abreast(items: Iterable[Item], work: Callable[[Item], Made]) -> Iterator[Made]:
+    """`work` done on each, in the same order, on as many at a time as there are cores: each of them on one, waiting for nobody.
+
+    What `items` or `work` raises is raised here.
+    """
+    pending: deque = deque()
+    with ThreadPoolExecutor(_ABREAST, "abreast", initializer=lambda: set_num_threads(1)) as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) > _ABREAST:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

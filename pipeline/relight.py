@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 import cv2
 import numpy as np
@@ -26,7 +27,7 @@ from models.matting import foreground
 from models.prior.face import AnnyPrior
 from models.relight.shading import Change, applied
 from models.relight.wall import kept_on_wall
-from pipeline.ahead import ahead
+from pipeline.ahead import abreast, ahead
 from pipeline.backdrop import KEEP, TRANSPARENT, covering, open_picture
 from pipeline.builtin import BUILTIN
 from pipeline.device import DeviceChoice, choose_device
@@ -132,14 +133,25 @@ def relit_frames(
     behind = Behind(how.background, media.width, media.height, how.wall)
     first = shot.people[0][1]
     length = max(float(first.times[-1]), 1e-9)
-    with (
-        SelfieMatte(quick=not media.is_photo) as mattes,
-        closing(ahead(islice(iter(media), len(first)))) as frames,
-        closing(ahead((frame, mattes(frame.image)) for frame in frames)) as matted,
-    ):
-        for index, (frame, matte) in enumerate(counted(matted, "relight", len(first), listen)):
-            now = how.light_at(light, float(frame.time) / length if len(first) > 1 else 0.0)
-            yield Frame(relit_picture(frame.image, shot, index, now, behind, matte), frame.time, frame.duration)
+    idle: SimpleQueue[SelfieMatte] = SimpleQueue()
+    opened = ExitStack()
+
+    def made(numbered: tuple[int, Frame]) -> Frame:
+        index, frame = numbered
+        try:
+            mattes = idle.get_nowait()
+        except Empty:  # one for each that works abreast
+            mattes = opened.enter_context(SelfieMatte(quick=not media.is_photo))
+        matte = mattes(frame.image)
+        idle.put(mattes)
+        now = how.light_at(light, float(frame.time) / length if len(first) > 1 else 0.0)
+        return Frame(relit_picture(frame.image, shot, index, now, behind, matte), frame.time, frame.duration)
+
+    with opened, closing(ahead(islice(iter(media), len(first)))) as frames:
+        numbered = enumerate(frames)
+        many = shot.device == "cpu" and len(first) > 1
+        with closing(abreast(numbered, made) if many else (made(one) for one in numbered)) as relit:
+            yield from counted(relit, "relight", len(first), listen)
 
 
 def relit_picture(image: np.ndarray, shot: Shot, index: int, light: Light, behind: Behind, matte: np.ndarray) -> np.ndarray:

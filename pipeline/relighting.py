@@ -124,7 +124,7 @@ class Relit:
         seen = [one.landmarks for one in looks if one.seen]
         self.person = replace(person, detail=person.detail + relief(person, np.stack(_some(seen)), prior)) if seen else person
         self.shader = Shader(LitHead(Head(prior, self.person), softened=not exact))
-        self._side, self._device, self._on_device = _FINE_SIDE if fine else _SIDE, device, None
+        self.device, self._side, self._on_device = device, _FINE_SIDE if fine else _SIDE, None
         if exact and source is not None:
             self.source = source
             return
@@ -235,12 +235,12 @@ class Relit:
         """
         own = self.source if gain is None else self.source.times(gain)
         share = matte if share is None else share
-        if self._device == "cpu":
+        if self.device == "cpu":
             return applied(image, change(*self.shader(code, matte, [own, light], *self.size(image), camera)), share)
         if self._on_device is None:
             from models.relight.shading_torch import TorchShader
 
-            self._on_device = TorchShader(self.shader, self._device)
+            self._on_device = TorchShader(self.shader, self.device)
         camera = camera or self.person.camera
         return self._on_device(image, code, matte, (own, light), share, *self.size(image), camera)
 
@@ -269,6 +269,11 @@ class Shot:
     def source(self) -> Light:
         """The light that the largest stands in."""
         return self.people[0][0].source
+
+    @property
+    def device(self) -> str:
+        """Where its pictures are made."""
+        return self.people[0][0].device
 
 
 def look_at(

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext, suppress
 from threading import Lock
 
 import numpy as np
-from numba import get_num_threads, njit, prange
+from numba import config, njit, prange
 
 from models.raster import Fragments
 
-# where no OpenMP is installed numba falls back to a pool of threads that ends the process when two callers meet in it
-PARALLEL = Lock()
+
+def _taking_turns() -> AbstractContextManager:
+    """Where there is no OpenMP numba falls back to a pool of threads that ends the process when two callers meet in it."""
+    if config.THREADING_LAYER in ("default", "threadsafe", "omp"):
+        with suppress(ImportError):
+            from numba.np.ufunc import omppool  # noqa: F401, as numba itself finds out
+
+            return nullcontext()
+    return Lock()
+
+
+PARALLEL = _taking_turns()  # entered by whoever calls a parallel kernel
 _ALL = np.empty(0, bool)
+_BANDS = 8  # on however many cores: where a band starts decides how weights are rounded
 _ON_EDGE = np.float32(1e-4)  # pixels: what rounding makes of a centre that lies on an edge
 
 
@@ -157,7 +169,7 @@ def rasterise(
     points, triangles = np.ascontiguousarray(points, np.float32), np.ascontiguousarray(triangles, np.int32)
     wanted = _ALL if wanted is None else wanted
     with PARALLEL:
-        _fill(points, triangles, wanted, 2 * get_num_threads(), triangle, barycentric, depth)
+        _fill(points, triangles, wanted, _BANDS, triangle, barycentric, depth)
     return Fragments(triangle, barycentric, depth)
 
 

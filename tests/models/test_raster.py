@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from numba import get_num_threads, set_num_threads
 
 from models.raster import oracle
 from models.raster.cpu import interpolate, rasterise
@@ -43,6 +44,18 @@ def test_a_head_agrees_with_the_oracle(prior):
     assert (fast.triangle == triangle).mean() > 0.998
     both = np.isfinite(depth) & np.isfinite(fast.depth)
     assert both.sum() > 3000 and np.median(np.abs(depth - fast.depth)[both]) < 1e-6
+
+
+def test_it_is_the_same_on_any_number_of_cores():
+    vertices, triangles = soup(7, 2000, 256)
+    many = rasterise(vertices, triangles, 250, 256)
+    before = get_num_threads()
+    try:
+        set_num_threads(1)
+        one = rasterise(vertices, triangles, 250, 256)
+    finally:
+        set_num_threads(before)
+    assert all((a == b).all() for a, b in zip(many, one))
 
 
 def test_coverage_is_that_of_the_shape():

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
-from pipeline.ahead import ahead
+from pipeline.ahead import abreast, ahead
 
 
 def test_items_come_in_order_and_all():
@@ -24,6 +25,36 @@ def test_what_is_raised_while_making_is_raised_after_what_came_before():
         for item in ahead(broken()):
             got.append(item)
     assert got == [1]
+
+
+def test_abreast_keeps_the_order_and_does_not_run_far():
+    made = []
+
+    def making():
+        for k in range(60):
+            made.append(k)
+            yield k
+
+    def work(k: int) -> int:
+        time.sleep(0.002 * (k % 3))  # later ones may be ready before
+        return k * k
+
+    done = abreast(making(), work)
+    assert next(done) == 0 and len(made) <= 6
+    assert list(done) == [k * k for k in range(1, 60)] and list(abreast([], work)) == []
+
+
+def test_what_is_raised_abreast_is_raised_in_its_turn():
+    def work(k: int) -> int:
+        if k == 5:
+            raise ValueError("broken")
+        return k
+
+    got = []
+    with pytest.raises(ValueError, match="broken"):
+        for item in abreast(range(100), work):
+            got.append(item)
+    assert got == [0, 1, 2, 3, 4]
 
 
 def test_it_works_ahead_but_not_far():
