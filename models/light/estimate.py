@@ -23,6 +23,7 @@ _ROUNDS = 4
 _SPREAD = 0.2  # of the mean brightness: farther off, a vertex counts less
 _SEARCHED = spread_directions(800)
 _ABOUT = 0.8  # cosine to a lamp found before, within which it is looked for anew
+_MOST_BRIGHTER = 1.5  # that gloss can make a light seem
 _ENOUGH = 1000  # places on the skin that tell a direction
 _FLASH = 1.04  # a lamp at the camera is taken where it explains nearly as much as the best: so most single lamps stand
 
@@ -169,5 +170,9 @@ def estimated_light(skin: SkinSeen, expected: HarmonicLight, about: np.ndarray |
         right = weighted @ skin.colour[:, c]
         right[1:] += lean[1:] * told[:, c]
         out[:, c] = nnls(root.T, np.linalg.solve(root, right))[0]
+    # how bright skin is by itself is not told: the light is taken to be as bright as if all that is seen were scattered, since
+    # a light believed too dim makes pictures too bright, and what is white stays white whatever comes after
+    scattered = np.column_stack([diffuse, skin.lobes]) @ out @ LUMINANCE
+    out *= min((weights @ luminance) / max(weights @ scattered, 1e-9), _MOST_BRIGHTER)
     lamp = Lamp("directional", out[0], direction=direction, shadows=False)
     return light_of_lobes(out[1:]) + ambient_light(np.zeros(3), (lamp,))

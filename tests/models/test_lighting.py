@@ -280,10 +280,13 @@ def test_a_lamp_is_found_on_dark_skin_of_which_much_is_gloss():
     lamp = told.lamps[0]
     assert lamp.direction @ towards > np.cos(np.radians(8))
     made = told.shaded(normals) + np.maximum(normals @ lamp.direction, 0)[:, None] * lamp.colour
-    assert np.abs(made - scattered[:, None]).mean() < 0.08 * scattered.mean()
+    gain = (made.mean(1) @ scattered) / (scattered @ scattered)
+    assert 1 < gain < 1.6  # as bright as if all that is seen were scattered, up to a limit
+    assert np.abs(made / gain - scattered[:, None]).mean() < 0.08 * scattered.mean()
     blind = estimated_light(replace(skin, colour=colour, shine=0 * skin.shine), HarmonicLight(ambient_harmonics(0.3)))
     fooled = blind.shaded(normals) + np.maximum(normals @ blind.lamps[0].direction, 0)[:, None] * blind.lamps[0].colour
-    assert np.abs(fooled - scattered[:, None]).mean() > 2 * np.abs(made - scattered[:, None]).mean()
+    off = (fooled.mean(1) @ scattered) / (scattered @ scattered)
+    assert np.abs(fooled / off - scattered[:, None]).mean() > 2 * np.abs(made / gain - scattered[:, None]).mean()
 
 
 def test_a_lobe_is_reflected_as_the_light_of_it():
