@@ -15,7 +15,7 @@ from numba import set_num_threads
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 _MOST = 3  # items ready at a time
-_ABREAST = min(4, os.cpu_count() or 1)  # items worked on at a time
+_ABREAST = min(4, os.cpu_count() or 1)  # items worked on at a time: more would wait for whoever takes them
 _TICK = 0.1  # seconds between looks whether anybody still wants them
 
 
@@ -73,7 +73,7 @@ def ahead(items: Iterable[Item], most: int = _MOST) -> Iterator[Item]:
 
 
 def abreast(items: Iterable[Item], work: Callable[[Item], Made]) -> Iterator[Made]:
-    """`work` done on each, in the same order, on as many at a time as there are cores: each of them on one, waiting for nobody.
+    """`work` done on each, in the same order, on as many at a time as there are cores (four at most), each of them on one.
 
     What `items` or `work` raises is raised here.
     """

@@ -120,7 +120,10 @@ class FaceEncoder:
 
     def __call__(self, image: np.ndarray, crop: Crop) -> Encoded:
         """The face in one crop of an H x W x 3 uint8 sRGB picture."""
-        return out_of_crop(self.codes(crop.take(image)[None], np.array([crop.focal])), 0, crop)
+        return self._told(crop.take(image), crop)
+
+    def _told(self, pixels: np.ndarray, crop: Crop) -> Encoded:
+        return out_of_crop(self.codes(pixels[None], np.array([crop.focal])), 0, crop)
 
     def who(self, image: np.ndarray, landmarks: np.ndarray) -> Who:
         """Cuts out the face with 478 x 2+ landmarks (pixels), to be told whose it is when that is asked."""
@@ -128,7 +131,7 @@ class FaceEncoder:
         pixels = crop.take(image)
 
         def identity() -> np.ndarray | None:
-            encoded = out_of_crop(self.codes(pixels[None], np.array([crop.focal])), 0, crop)
+            encoded = self._told(pixels, crop)
             return encoded.identity if encoded.code.confidence > SURE else None
 
         return cache(identity)

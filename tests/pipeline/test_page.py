@@ -16,7 +16,6 @@ import pytest
 
 from capture.photo import read_photo, write_photo
 from capture.video import VideoReader
-from pipeline.errors import Refusal
 from pipeline.performance import Performance
 from tests.conftest import Synthetic, expression, turned, write_clip
 
@@ -254,10 +253,10 @@ _WATCH = """
 async () => {
   const watched = place => {
     const picture = document.querySelector(place);
-    const pen = new OffscreenCanvas(32, 32).getContext('2d', { willReadFrequently: true });
+    const pen = new OffscreenCanvas(64, 64).getContext('2d', { willReadFrequently: true });
     return () => {
-      pen.drawImage(picture, 0, 0, 32, 32); // nothing while a picture is being loaded: the one before stays
-      return [...pen.getImageData(0, 0, 32, 32).data.filter((_, k) => k % 4 === 1)];
+      pen.drawImage(picture, 0, 0, 64, 64); // nothing while a picture is being loaded: the one before stays
+      return [...pen.getImageData(0, 0, 64, 64).data.filter((_, k) => k % 4 === 1)];
     };
   };
   const camera = watched('#live-camera video'), result = watched('#live-output img');
@@ -438,10 +437,10 @@ def test_a_third_live_visitor_is_told_that_there_is_no_room(prior, monkeypatch):
 
 
 def test_other_hosts_need_a_password():
-    from pipeline.page.layout import serve
-
-    with pytest.raises(Refusal, match="no password is set"):
-        serve("0.0.0.0", 1, None, None)
+    done = subprocess.run(
+        [sys.executable, "demo.py", "--host", "0.0.0.0", "--port", "1"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1 and "no password is set" in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
 def test_a_source_without_a_face_is_refused_at_the_door(tmp_path):
