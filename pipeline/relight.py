@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -15,6 +15,7 @@ import numpy as np
 from capture.frame import Frame
 from capture.matte import SelfieMatte
 from capture.media import Media, StillPicture, open_media, probe
+from capture.motion import Motion
 from capture.photo import check_photo_output, write_photo
 from capture.writer import VideoWriter
 from models.avatar.avatar import is_avatar
@@ -25,6 +26,7 @@ from models.light.lights import Light
 from models.light.presets import PRESETS
 from models.matting import foreground
 from models.prior.face import AnnyPrior
+from models.relight.carried import Carried, Moved
 from models.relight.shading import Change, applied
 from models.relight.wall import kept_on_wall
 from pipeline.ahead import abreast, ahead
@@ -133,29 +135,80 @@ def relit_frames(
     behind = Behind(how.background, media.width, media.height, how.wall)
     first = shot.people[0][1]
     length = max(float(first.times[-1]), 1e-9)
+    stays = how.turn[0] == how.turn[1] and shot.gains is None
     idle: SimpleQueue[SelfieMatte] = SimpleQueue()
     opened = ExitStack()
+    is_video, on_cpu = len(first) > 1, shot.device == "cpu"
+    motions, carried = Motion(), [Carried() for _ in shot.people]
 
-    def made(numbered: tuple[int, Frame]) -> Frame:
-        index, frame = numbered
+    def watched() -> Iterator[_Moment]:
+        before = 0.0
+        for index, frame in enumerate(islice(iter(media), len(first))):
+            now = how.light_at(light, float(frame.time) / length if is_video else 0.0)
+            motion = motions(frame.image) if is_video and stays else None
+            yield _Moment(index, frame, now, Moved.after(float(frame.time) - before, motion))
+            before = float(frame.time)
+
+    def shaded(one: _Moment) -> _Moment:
         try:
             mattes = idle.get_nowait()
         except Empty:  # one for each that works abreast
             mattes = opened.enter_context(SelfieMatte(quick=not media.is_photo))
-        matte = mattes(frame.image)
+        matte = mattes(one.frame.image)
         idle.put(mattes)
-        now = how.light_at(light, float(frame.time) / length if len(first) > 1 else 0.0)
-        return Frame(relit_picture(frame.image, shot, index, now, behind, matte), frame.time, frame.duration)
+        changes = changes_of(one.frame.image, shot, one.index, one.light, matte) if on_cpu else None
+        return replace(one, matte=matte, changes=changes)
 
-    with opened, closing(ahead(islice(iter(media), len(first)))) as frames:
-        numbered = enumerate(frames)
-        many = shot.device == "cpu" and len(first) > 1
-        with closing(abreast(numbered, made) if many else (made(one) for one in numbered)) as relit:
-            yield from counted(relit, "relight", len(first), listen)
+    def steadied(one: _Moment) -> _Moment:
+        return replace(one, changes=[each(change, one.moved) for each, change in zip(carried, one.changes)])
+
+    def made(one: _Moment) -> Frame:
+        picture = relit_picture(one.frame.image, shot, one.index, one.light, behind, one.matte, one.changes, one.moved)
+        return Frame(picture, one.frame.time, one.frame.duration)
+
+    with opened, ExitStack() as followed:
+        follow = lambda generator: followed.enter_context(closing(generator))
+        moments = follow(ahead(watched()))
+        if is_video and on_cpu:
+            relit = follow(abreast(map(steadied, follow(abreast(moments, shaded))), made))
+        else:
+            relit = (made(shaded(one)) for one in moments)
+        yield from counted(relit, "relight", len(first), listen)
 
 
-def relit_picture(image: np.ndarray, shot: Shot, index: int, light: Light, behind: Behind, matte: np.ndarray) -> np.ndarray:
-    """One frame, H x W x 3 uint8 sRGB (x 4 where it is transparent); of any size, and `behind` of the same."""
+@dataclass(frozen=True)
+class _Moment:
+    """A frame on its way.
+
+    Attributes:
+        moved: since the one before, where that is known and the light stays.
+        matte: who is people; changes: of each of them.
+    """
+
+    index: int
+    frame: Frame
+    light: Light
+    moved: Moved | None
+    matte: np.ndarray | None = None
+    changes: list[Change] | None = None
+
+
+def changes_of(image: np.ndarray, shot: Shot, index: int, light: Light, matte: np.ndarray) -> list[Change]:
+    """How a frame is to change, person by person."""
+    gain = None if shot.gains is None else shot.gains[index]
+    return [one.change(image, performance.code(index), matte, light, gain) for one, performance in shot.people]
+
+
+def relit_picture(
+    image: np.ndarray, shot: Shot, index: int, light: Light, behind: Behind, matte: np.ndarray,
+    changes: list[Change] | None = None, moved: Moved | None = None,
+) -> np.ndarray:  # fmt: skip
+    """One frame, H x W x 3 uint8 sRGB (x 4 where it is transparent); of any size, and `behind` of the same.
+
+    Args:
+        changes: of each person, where they are known already.
+        moved: since the frame before, where they are not.
+    """
     keeps = behind.choice == KEEP
     out = image if keeps else foreground(image, np.round(255 * matte).astype(np.uint8))
     inside = edges_left_out(matte)
@@ -165,8 +218,11 @@ def relit_picture(image: np.ndarray, shot: Shot, index: int, light: Light, behin
         grounds = territories([one.landmarks_at(p.code(index)) * scale for one, p in shot.people], *image.shape[:2])
         shares = [ground * inside if keeps else ground for ground in grounds]
     gain = None if shot.gains is None else shot.gains[index]
-    for (one, performance), share in zip(shot.people, shares):
-        out = one(out, performance.code(index), matte, light, share, gain)
+    for number, ((one, performance), share) in enumerate(zip(shot.people, shares)):
+        if changes is None:
+            out = one(out, performance.code(index), matte, light, share, gain, moved=moved)
+        else:
+            out = applied(out, changes[number], share)
     shadows = behind.shadows(matte, light, shot.people[0][0], shot.people[0][1].code(index))
     if not keeps:
         return behind(out, matte, light, shadows)

@@ -19,7 +19,8 @@ from models.light.lights import Light
 from models.prior.face import AnnyPrior
 from models.prior.reflectance import load_reflectance
 from models.raster.cpu import rasterise
-from models.relight.shading import Shader, applied, change
+from models.relight.carried import Moved
+from models.relight.shading import Change, Shader, applied, change
 from models.relight.shape_from_shading import Glance, shape_from_shading
 from models.relight.surface import LitHead, unit
 from pipeline.close_tracking import track_closely
@@ -221,9 +222,17 @@ class Relit:
         scale = min(1.0, self._side / max(height, width))
         return round(height * scale), round(width * scale)
 
+    def change(
+        self, image: np.ndarray, code: FaceCode, matte: np.ndarray, light: Light, gain: np.ndarray | None = None,
+        camera: Camera | None = None,
+    ) -> Change:  # fmt: skip
+        """How the picture is to change; arguments as of a call."""
+        own = self.source if gain is None else self.source.times(gain)
+        return change(*self.shader(code, matte, [own, light], *self.size(image), camera))
+
     def __call__(
         self, image: np.ndarray, code: FaceCode, matte: np.ndarray, light: Light, share: np.ndarray | None = None,
-        gain: np.ndarray | None = None, camera: Camera | None = None,
+        gain: np.ndarray | None = None, camera: Camera | None = None, moved: Moved | None = None,
     ) -> np.ndarray:  # fmt: skip
         """H x W x 3 uint8 sRGB: the picture with its person under another light.
 
@@ -232,17 +241,18 @@ class Relit:
             share: H x W in [0, 1], how far each pixel changes; None is the matte.
             gain: 3, by how much this frame's own light differs from the shot's.
             camera: that the picture is seen through, where it is not the person's.
+            moved: since the frame before of a video, for other devices than `cpu`, where `Carried` makes changes steady.
         """
-        own = self.source if gain is None else self.source.times(gain)
         share = matte if share is None else share
         if self.device == "cpu":
-            return applied(image, change(*self.shader(code, matte, [own, light], *self.size(image), camera)), share)
+            return applied(image, self.change(image, code, matte, light, gain, camera), share)
+        own = self.source if gain is None else self.source.times(gain)
         if self._on_device is None:
             from models.relight.shading_torch import TorchShader
 
             self._on_device = TorchShader(self.shader, self.device)
         camera = camera or self.person.camera
-        return self._on_device(image, code, matte, (own, light), share, *self.size(image), camera)
+        return self._on_device(image, code, matte, (own, light), share, *self.size(image), camera, moved)
 
 
 def edges_left_out(matte: np.ndarray) -> np.ndarray:

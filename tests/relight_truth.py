@@ -17,6 +17,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from capture.frame import Frame
 from capture.media import StillPicture, open_media
+from capture.motion import Motion
 from models.code import Camera, FaceCode, Person
 from models.colour import DECODE, to_srgb8
 from models.encoder.synthetic import SyntheticFaces
@@ -28,8 +29,9 @@ from models.prior.face import EXPRESSIONS, AnnyPrior, load_prior
 from models.prior.reflectance import hair_colour, load_reflectance
 from models.prior.synthetic import vertex_normals
 from models.raster.cpu import interpolate, rasterise
+from models.relight.carried import Carried, Moved
 from models.relight.surface import unit
-from pipeline.relight import Behind, relit_picture
+from pipeline.relight import Behind, changes_of, relit_picture
 from pipeline.relighting import Look, Relit, Shot, look_at
 from tests.light_figures import from_front
 from tests.relight_figures import flicker_of
@@ -43,6 +45,7 @@ _TONES = (-1.8, 0.0, 1.8)  # of the skins, from dark to light
 _POSES = ((0.0, 0.0), (0.35, 0.05), (-0.3, -0.1))  # yaw and pitch, radians
 _ENVIRONMENTS = ("studio", "window", "overcast", "sunset")
 _MOMENTS = 25  # frames of a performance
+_APART = 1 / 25  # seconds between them
 _TURNED = 0.35  # radians to either side in it
 _TRAVELS = np.radians(60.0)  # of a lamp to either side
 _DARKER = 0.35  # of what a lamp would send back: shadow
@@ -262,8 +265,8 @@ def _moving(prior: AnnyPrior, tracer: Tracer, first: Light, row, head) -> None:
     films = [coded(tracer(one, first)) for one in steps]
     around = np.linspace(-_TRAVELS, _TRAVELS, _MOMENTS)
     targets = {
-        "an environment": [PRESETS["window"]()] * _MOMENTS,
-        "a lamp": [_lamp_at(around[3])] * _MOMENTS,
+        "an environment": _MOMENTS * [PRESETS["window"]()],
+        "a lamp": _MOMENTS * [_lamp_at(around[3])],
         "a lamp that travels": [_lamp_at(azimuth) for azimuth in around],
     }
     given = Relit(subject.person, prior, [Look(films[0], steps[0].code, np.zeros((478, 3)), seen=False)], first, exact=True)
@@ -271,7 +274,6 @@ def _moving(prior: AnnyPrior, tracer: Tracer, first: Light, row, head) -> None:
         for number, film in enumerate(films):
             cv2.imwrite(str(Path(folder) / f"{number:03d}.png"), film[..., ::-1])
         estimated = look_at(open_media(folder), prior)
-    behind = Behind("keep", SIZE, SIZE)
     head(
         "geometry and light", "moving head under", "frames", "skin, dB", "error's change, codes", "truth's change, codes",
         "flicker over the source's", "truth's flicker",
@@ -281,12 +283,10 @@ def _moving(prior: AnnyPrior, tracer: Tracer, first: Light, row, head) -> None:
     for name, lights_ in targets.items():
         real = [np.clip(tracer(one, light), 0, 1) for one, light in zip(steps, lights_)]
         for how in ("given", "estimated"):
-            made = [
-                given(film, one.code, mask, light, mask)
-                if how == "given"
-                else relit_picture(film, estimated, k, light, behind, mask)
-                for k, (film, one, mask, light) in enumerate(zip(films, steps, everywhere, lights_))
-            ]
+            if how == "given":
+                made = [given(*all_) for all_ in zip(films, [one.code for one in steps], everywhere, lights_, everywhere)]
+            else:
+                made = as_filmed(films, estimated, lights_, everywhere)
             linear = [DECODE[one] / 65535 for one in made]
             gain = 1.0
             if how == "estimated":  # one for all frames
@@ -299,6 +299,17 @@ def _moving(prior: AnnyPrior, tracer: Tracer, first: Light, row, head) -> None:
             change = lambda films_: np.mean([np.abs(b - a)[where].mean() for a, b, where in zip(films_, films_[1:], both)])
             flickers = (unexplained(films, one, over) for one in (made, [coded(one) for one in real]))
             row(how, name, _MOMENTS, level, change(off), change(wanted), *flickers)
+
+
+def as_filmed(films: list[np.ndarray], shot: Shot, lights_: list[Light], mattes: list[np.ndarray]) -> list[np.ndarray]:
+    """Frames relit one after the other, as `relit_frames` does with known mattes: carried along where the light stays."""
+    behind, motions, carried = Behind("keep", SIZE, SIZE), Motion(), Carried()
+    stays, out = all(light is lights_[0] for light in lights_), []
+    for k, (film, light, matte) in enumerate(zip(films, lights_, mattes)):
+        (change,) = changes_of(film, shot, k, light, matte)
+        moved = Moved.after(_APART, motions(film)) if stays else None
+        out.append(relit_picture(film, shot, k, light, behind, matte, [carried(change, moved)]))
+    return out
 
 
 def unexplained(films: list[np.ndarray], relit: list[np.ndarray], over: list[np.ndarray]) -> float:

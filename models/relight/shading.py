@@ -63,7 +63,7 @@ def _add_lamp(
             lit = cosine * seen * strength
             for c in range(3):
                 diffuse[y, x, c] += colour[c] * lit
-            glossy = head[y, x] * values[y, x, values.shape[2] - 1] * glossiness
+            glossy = head[y, x] * values[y, x, values.shape[2] - 2] * glossiness
             if glossy <= 0:
                 continue
             far = np.sqrt(px * px + py * py + pz * pz) + np.float32(1e-9)
@@ -77,7 +77,7 @@ def _add_lamp(
 def _soft(wanted, values, head, around, first, bounce, glossiness, diffuse, gloss):
     """Soft light on the head by its vertices, beyond it by `around`."""
     height, width = head.shape
-    last = values.shape[2] - 1
+    last = values.shape[2] - 2
     for y in prange(height):
         for x in range(width):
             if not wanted[y, x]:

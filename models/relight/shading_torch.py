@@ -21,6 +21,7 @@ from models.light.gloss import F0, LEAST_COSINE, ROUGHNESS
 from models.light.lights import ROWS, Lamp, Light
 from models.light.transport import FAR, view_of_lamp
 from models.raster.differentiable import interpolate, rasterise
+from models.relight.carried import ANEW, AROUND, Moved
 from models.relight.shading import BIAS, BOUNCE, FLOOR, MOST_GLOSS, Shader, shadow_side
 from models.relight.surface import BEHIND, COARSE, FLAT, MESH, RIM, SOFTENINGS
 from models.replay import Replay
@@ -44,7 +45,7 @@ class TorchShader:
         self._landmarks = send(np.asarray(prior.landmark_vertices[:MESH], np.int64))
         self._barycentric = send(np.asarray(prior.landmark_barycentric[:MESH], np.float32))
         self._balls, self._inner, self._lips = send(lit.balls), send(lit.inner), send(lit.lips)
-        self._glossy = send(lit.glossy)
+        self._glossy, self._believed = send(lit.glossy), send(lit.believed)
         self._directions = send(shader.transport.directions.astype(np.float32))
         self._seen = send(shader.transport.seen.astype(np.float32) / 255)
         self._face = send(np.flatnonzero(prior.part == 0))
@@ -59,12 +60,13 @@ class TorchShader:
 
     def __call__(
         self, image: np.ndarray, code: FaceCode, matte: np.ndarray, lights: tuple[Light, Light], share: np.ndarray,
-        height: int, width: int, camera: Camera,
+        height: int, width: int, camera: Camera, moved: Moved | None = None,
     ) -> np.ndarray:  # fmt: skip
         """H x W x 3 uint8 sRGB: the picture from the first light to the second; arguments as of `Relit` and `Shader`.
 
         Args:
             height, width: in which it is shaded.
+            moved: since the picture that was drawn before; None is for one by itself.
         """
         posed = self._shader.lit.head.posed(code).astype(np.float32)
         centre = posed[self._shader.lit.prior.part == 0].mean(0).astype(np.float64)
@@ -77,9 +79,11 @@ class TorchShader:
                 np.float32([camera.focal, camera.width, camera.height, *(one.turn for one in lights), self._shader.glossiness]),
             ]
         )
+        motion = np.zeros((height, width, 2), np.float32) if moved is None else cv2.resize(moved.motion, (width, height))
         arrays = (
             np.ascontiguousarray(image), np.ascontiguousarray(matte, np.float32), np.ascontiguousarray(share, np.float32), posed,
-            numbers, grids, np.array(told, np.float32).reshape(-1, _LIT),
+            numbers, grids, np.array(told, np.float32).reshape(-1, _LIT), motion,
+            np.float32([0.0 if moved is None else moved.kept]),
         )  # fmt: skip
         key = (image.shape, matte.shape, height, width, len(lamps[0]), len(lamps[1]))
         if key not in self._replays:
@@ -90,7 +94,7 @@ class TorchShader:
 
     def _drawn(
         self, height: int, width: int, before: int, image: Tensor, matte: Tensor, share: Tensor, posed: Tensor, numbers: Tensor,
-        grids: Tensor, lamps: Tensor,
+        grids: Tensor, lamps: Tensor, motion: Tensor, kept: Tensor,
     ) -> Tensor:  # fmt: skip
         rotation, (focal, wide, tall, turn, other_turn, glossiness) = numbers[:9].view(3, 3), numbers[9:].unbind()
         normals = self._normals(posed)
@@ -118,9 +122,9 @@ class TorchShader:
         depth = posed[:, 2:].clone()
         depth[self._inner] = torch.quantile(posed[self._lips, 2], 0.2)
         hits = rasterise(points[None], self._triangles, height, width)
-        carried = torch.cat([normals, depth, openness[:, None], *values, self._glossy[:, None]], 1)
-        seen = interpolate(hits, self._triangles, carried)[0]
-        head = self._head_share(hits.triangle[0] >= 0)
+        own = [self._glossy[:, None], self._believed[:, None]]
+        seen = interpolate(hits, self._triangles, torch.cat([normals, depth, openness[:, None], *values, *own], 1))[0]
+        head = self._head_share(hits.triangle[0] >= 0, seen[..., -1])
         around = self._around(seen[..., :5], head, matte)
         beyond = _resized(around, height, width)
         wanted = _resized(matte[..., None], height, width)[..., 0] > 0
@@ -144,7 +148,7 @@ class TorchShader:
             for lamp in own:
                 bounce = bounce + BOUNCE * lamp[1:4] * (lamp[7:10] @ front).clamp(min=0)
             diffuse = a * seen[..., 5 + 6 * k : 8 + 6 * k] + (1 - a) * soft + bounce
-            shine = head * seen[..., -1] * glossiness
+            shine = head * seen[..., -2] * glossiness
             gloss = shine[..., None] * seen[..., 8 + 6 * k : 11 + 6 * k]
             if len(own):
                 shadows = self._shadow_maps(own, posed, shadow_side(height, width))
@@ -161,6 +165,8 @@ class TorchShader:
         safe = torch.where(was < 2 * floor, floor + was * was / (4 * floor), was)
         ratio = (becomes + (safe - was) * (means[1] / means[0].clamp(min=1e-9))) / safe
         fields = torch.cat([torch.where(wanted[..., None], ratio, 1.0), was_gloss * inside, gloss * inside], -1)
+        fields = _carried(fields, self._past, motion, kept)
+        self._past.copy_(fields)
         return self._applied(image, _resized(fields, *image.shape[:2]), share)
 
     def _applied(self, image: Tensor, fields: Tensor, share: Tensor) -> Tensor:
@@ -189,8 +195,11 @@ class TorchShader:
         out[self._inner] = _unit(out[self._lips].mean(0))
         return out
 
-    def _head_share(self, drawn: Tensor) -> Tensor:
-        """H x W in [0, 1]: 1 on the head, fading before its rim; distances exact, where OpenCV's are good to a few per cent."""
+    def _head_share(self, drawn: Tensor, believed: Tensor) -> Tensor:
+        """H x W in [0, 1]: 1 on the head, fading before its rim and where it is not `believed`.
+
+        Distances are exact, where OpenCV's are good to a few per cent.
+        """
         height, width = drawn.shape
         columns = torch.arange(width, device=self.device)
         any_ = drawn.any(0)
@@ -204,7 +213,7 @@ class TorchShader:
         across = (across.unfold(1, 2 * most + 1, 1) + steps).amin(-1)
         down = F.pad(across[None, None], (0, 0, most, most), mode="replicate")[0, 0]
         inside = (down.unfold(0, 2 * most + 1, 1) + steps).amin(-1).sqrt()
-        share = (inside / rim).clamp(0, 1) * drawn
+        share = (inside / rim).clamp(0, 1) * believed * drawn
         return share * share * (3 - 2 * share)
 
     def _around(self, there: Tensor, head: Tensor, matte: Tensor) -> Tensor:
@@ -243,7 +252,8 @@ class TorchShader:
         return fields / weights.clamp(min=1) + (1 - weights.clamp(max=1)) * coarse
 
     def _prepare(self, matte: tuple[int, int], height: int, width: int) -> None:
-        """Sends the matrices that averages over these sizes take; a graph that is recorded can't."""
+        """Sends the matrices that averages over these sizes take, and makes room for what is carried on; a graph can't."""
+        self._past = torch.zeros(height, width, 9, device=self.device)
         send = lambda kind, make, size, smaller: self._matrices.setdefault((kind, size, smaller), self._send(make(size, smaller)))
         rows, columns = _coarse(height, width)
         for own, size, smaller in ((matte[0], height, rows), (matte[1], width, columns)):
@@ -263,6 +273,20 @@ class TorchShader:
         depth = torch.where(near > 0, away, FAR + local[..., 2])
         seen = rasterise(torch.cat([across, depth[..., None]], -1), self._outside, size, size).depth
         return seen - torch.where(near > 0, 0.0, FAR)[..., None]
+
+
+def _carried(fields: Tensor, past: Tensor, motion: Tensor, kept: Tensor) -> Tensor:
+    """As `models.relight.carried.Carried`: H x W x 9 of ratio and both glosses, of which `kept` (1) stays of the `past`."""
+    height, width = fields.shape[:2]
+    x = (torch.arange(width, device=fields.device) + 0.5) / width
+    y = ((torch.arange(height, device=fields.device) + 0.5) / height)[:, None]
+    there = torch.stack([x + motion[..., 0], y + motion[..., 1]], -1) * 2 - 1
+    before = F.grid_sample(past.permute(2, 0, 1)[None], there[None], "bilinear", "border", False)[0].permute(1, 2, 0)
+    ratios = fields[..., :3], before[..., :3]
+    apart = ((ratios[0] - ratios[1]).abs() / (ratios[0].abs() + ratios[1].abs() + 1e-6)).mean(-1)
+    reach = AROUND // 2
+    apart = F.avg_pool2d(F.pad(apart[None, None], (reach,) * 4, mode="reflect"), AROUND, 1)[0, 0]
+    return fields + (kept / (1 + (apart / ANEW) ** 4))[..., None] * (before - fields)
 
 
 def _coarse(height: int, width: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import scipy.sparse as sp
 from numba import njit, prange
-from scipy.spatial import Delaunay
+from scipy.spatial import Delaunay, cKDTree
 
 from models.code import Camera
 from models.head import Head
@@ -36,6 +36,9 @@ FLAT = 0.06  # weight of a body's facing the camera, against 1 of its outline's 
 COARSE = 64  # pixels of the longer side of what is guessed
 
 
+# regions under hair or clothes, and metres before and behind their borders between which a head is less and less believed
+_COVERED = (("scalp",), 0.03, 0.0), (("ears",), 0.02, 0.0), (("neck",), 0.0, 0.02)
+
 OWN = 5  # normal, depth, openness
 
 
@@ -46,7 +49,8 @@ class Surface:
     Attributes:
         normal: H x W x 3 unit, camera axes.
         position: H x W x 3 metres, camera axes.
-        values: H x W x (OWN + C), what the head's vertices carry, after OWN channels of the surface's own; 0 beyond it.
+        values: H x W x (OWN + C + 1), what the head's vertices carry, between OWN channels of the surface's own and how far it is
+            believed; 0 beyond it.
         head: H x W in [0, 1]: 1 on the head, fading before its rim.
         wanted: H x W bool, where anybody is: the rest need not be shaded.
         around_normal: h x w x 3 unit, coarse, of what is around the head.
@@ -76,7 +80,8 @@ class LitHead:
 
     def __init__(self, head: Head, softened: bool = True):
         """Args:
-        softened: normals as a fitted head's ought to be; without, those of its triangles, for a shape that is known.
+        softened: normals as a fitted head's ought to be, believed on the face; without, those of its triangles, for a shape
+            that is known.
         """
         self.head, prior = head, head.prior
         self.is_softened = softened
@@ -93,6 +98,8 @@ class LitHead:
             self.glossy[of([prior.regions.index(name)])] = share
         self.balls = (prior.part == LEFT_EYE) | (prior.part == RIGHT_EYE)
         self.cells, self.corners, self.weights, self.share = _facets(head)
+        #: V, how far its surface is believed
+        self.believed = _believed(prior) if softened else np.ones(len(prior.mean), np.float32)
 
     @property
     def prior(self) -> AnnyPrior:
@@ -116,6 +123,22 @@ class LitHead:
         depth = posed[:, 2:].copy()
         depth[self.inner] = np.percentile(posed[self.lips, 2], 20)
         return depth
+
+
+def _believed(prior: AnnyPrior) -> np.ndarray:
+    """V float32 in [0, 1]: how far a fitted head's surface is a person's: on the face, less towards hair, ears and collars.
+
+    A skull turns away where hair goes on, so that a ridge of light stood on its outline; nobody's ears lie where the prior's do.
+    """
+    share = np.ones(len(prior.mean), np.float32)
+    for names, before, behind in _COVERED:
+        there = np.isin(prior.region, [prior.regions.index(name) for name in names])
+        own = np.unique(prior.triangles[there])
+        others = np.unique(prior.triangles[~there])
+        into = cKDTree(prior.mean[np.intersect1d(own, others)]).query(prior.mean)[0]
+        inside = np.isin(np.arange(len(prior.mean)), own)
+        share = np.minimum(share, np.clip((behind - np.where(inside, into, -into)) / (before + behind), 0, 1))
+    return share.astype(np.float32)
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -198,12 +221,13 @@ def surface(
     points[:, 1] *= height / camera.height
     fragments = rasterise(points, lit.triangles, height, width)
     drawn = fragments.triangle >= 0
-    attributes = np.concatenate([normals, lit.lit_depths(posed), openness[:, None], values], 1)
+    attributes = np.concatenate([normals, lit.lit_depths(posed), openness[:, None], values, lit.believed[:, None]], 1)
     there = interpolate(fragments, lit.triangles, attributes)
     columns = np.flatnonzero(drawn.any(0))
     rim = max(1.0, RIM * (columns[-1] - columns[0])) if len(columns) else 1.0
     inside = cv2.distanceTransform(np.pad(drawn, 1, "edge").astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
     head = np.clip(inside / rim, 0, 1).astype(np.float32)
+    head = head * there[..., -1]
     head = head * head * (3 - 2 * head)
     around = _around(there, head, matte)
     beyond = cv2.resize(around[..., :4], (width, height))

@@ -9,6 +9,7 @@ import pytest
 
 from models.light.lights import Lamp, ambient_light
 from models.light.presets import PRESETS
+from models.relight.carried import Moved
 from models.relight.shading_torch import TorchShader
 from pipeline.relighting import Shot
 from tests.conftest import by_shapes_alone
@@ -47,7 +48,8 @@ def test_nothing_waits_for_the_device(shot, portrait, captured):
     matte = np.ones((512, 512), np.float32)
     lights = (relit.source, PRESETS["noon"]())
     shader = TorchShader(relit.shader, "cpu")
-    draw = lambda: shader(portrait, performance.code(0), matte, lights, matte, 288, 288, relit.person.camera)
+    moved = Moved(np.zeros((256, 256, 2), np.float32), 0.8)
+    draw = lambda: shader(portrait, performance.code(0), matte, lights, matte, 288, 288, relit.person.camera, moved)
     taken = captured("models.relight.shading_torch", draw)
     assert by_shapes_alone(*taken).shape == portrait.shape
 

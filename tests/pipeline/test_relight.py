@@ -19,15 +19,16 @@ from capture.video import VideoReader
 from models.colour import DECODE
 from models.light.lights import Lamp, ambient_light
 from models.light.presets import PRESETS
+from pipeline.backdrop import TRANSPARENT
 from pipeline.builtin import BUILTIN
 from pipeline.errors import Refusal
 from pipeline.flow import reenact
 from pipeline.lights import open_light
 from pipeline.reenactment import Settings
-from pipeline.relight import Behind, Relighting, relight, relit_picture
+from pipeline.relight import Behind, Relighting, relight, relit_frames, relit_picture
 from pipeline.relighting import Shot, look_at
 from tests.conftest import command, write_clip
-from tests.relight_figures import as_known, decibels, linear, made
+from tests.relight_figures import as_known, decibels, flicker_of, linear, made
 
 
 def under(portrait: np.ndarray, shot: Shot, light) -> np.ndarray:
@@ -285,6 +286,33 @@ def test_a_still_person_under_a_turning_light_changes_smoothly(portrait, shot):
         assert steps.max() < 3 * np.median(steps) and steps.max() < 4
         jumps = np.abs(np.diff(steps))  # and no step is much unlike the one before
         assert jumps.max() < 0.6 * np.median(steps)
+
+
+def test_light_stays_on_people_who_move(performer, prior, tmp_path):
+    """Carried along, it trembles less on them; under a light that turns every frame is as by itself."""
+    path = tmp_path / "clip.mp4"
+    write_clip(path, performer[:12])
+    clip = open_media(path)
+    shot, light, length = look_at(clip, prior), PRESETS["window"](), 0.0
+    frames = list(clip)
+    length = frames[-1].time
+
+    def alone(how: Relighting) -> list[np.ndarray]:
+        behind = Behind(TRANSPARENT, clip.width, clip.height)
+        with SelfieMatte(quick=True) as mattes:
+            return [
+                relit_picture(frame.image, shot, k, how.light_at(light, frame.time / length), behind, mattes(frame.image))
+                for k, frame in enumerate(frames)
+            ]
+
+    film = lambda how: [frame.image for frame in relit_frames(clip, shot, light, how)]
+    still, turning = Relighting(background=TRANSPARENT), Relighting(background=TRANSPARENT, turn=(0.0, 90.0))
+    steady, trembling = film(still), alone(still)
+    assert np.array_equal(steady[0], trembling[0])
+    assert flicker_of(frames, iter(steady))[0] < flicker_of(frames, iter(trembling))[0]
+    off = [np.abs(a[..., :3].astype(int) - b[..., :3])[b[..., 3] > 200].mean() for a, b in zip(steady, trembling)]
+    assert max(off) < 2  # codes: the same light all the same
+    assert all(np.array_equal(a, b) for a, b in zip(film(turning), alone(turning)))
 
 
 _CLIPS = ("talking_head_male_turning_25fps_512", "outdoor_female_smiling_30fps_1280x720", "speech_female_blue_30fps_700_audio")
