@@ -20,6 +20,7 @@ from models.prior.face import AnnyPrior
 from models.prior.reflectance import load_reflectance
 from models.raster.cpu import rasterise
 from models.relight.carried import Moved
+from models.relight.nose import raised
 from models.relight.shading import Change, Shader, applied, change
 from models.relight.shape_from_shading import Glance, shape_from_shading
 from models.relight.surface import LitHead, unit
@@ -124,7 +125,8 @@ class Relit:
         """
         seen = [one.landmarks for one in looks if one.seen]
         self.person = replace(person, detail=person.detail + relief(person, np.stack(_some(seen)), prior)) if seen else person
-        self.shader = Shader(LitHead(Head(prior, self.person), softened=not exact))
+        higher = None if exact else raised(prior, Head(prior, self.person).neutral)
+        self.shader = Shader(LitHead(Head(prior, self.person, higher), softened=not exact))
         self.device, self._side, self._on_device = device, _FINE_SIDE if fine else _SIDE, None
         if exact and source is not None:
             self.source = source
@@ -147,7 +149,7 @@ class Relit:
         lit, transport, glossiness = self.shader.lit, self.shader.transport, self.shader.glossiness
         first = source or self._estimated(_some(glances), expected)
         moved = shape_from_shading(lit, transport, _some(glances), first, glossiness)
-        self.shader = Shader(LitHead(Head(prior, self.person, moved)), transport, glossiness)
+        self.shader = Shader(LitHead(Head(prior, self.person, higher + moved)), transport, glossiness)
         self.source = source or self._estimated(glances, expected, first)
 
     def _told(self, prior: AnnyPrior, looks: list[Look]) -> tuple[np.ndarray, HarmonicLight, float]:

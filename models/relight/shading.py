@@ -21,7 +21,7 @@ from models.light.transport import NO_SHADOW, Transport, shadow_map, unshadowed
 from models.raster.cpu import PARALLEL
 from models.relight.surface import OWN, LitHead, Surface, surface, unit
 
-BOUNCE = 0.06  # of a face's mean irradiance that comes back to it from hair, clothes and walls
+BOUNCE = 0.02  # of a face's mean irradiance that comes back to it from hair, clothes and walls
 MOST_GLOSS = 0.5  # of a pixel that can have been gloss
 BIAS = 0.0015  # metres a shadow starts behind what throws it
 SHADOW_SIDE = 256  # pixels of what a lamp sees, twice that for pictures that are larger than

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import splu
@@ -21,7 +20,7 @@ from models.light.harmonics import LUMINANCE
 from models.light.lights import Lamp, Light
 from models.light.transport import NO_SHADOW, Transport, shadow_map, unshadowed_at
 from models.portrait.shade import outward
-from models.prior.face import AnnyPrior
+from models.relight.nose import from_foot_to_tip, nose
 from models.relight.shading import BIAS, MOST_GLOSS, SHADOW_SIDE, bounced
 from models.relight.surface import LitHead, unit
 
@@ -29,9 +28,7 @@ _STEPS = 3
 _BELIEVED = 20.0  # weight of a vertex' squared error in log brightness, against a squared slope between two vertices
 _ODD = 0.24  # of log brightness: farther off, it is something else than shape
 # brows, beards and lips are darker than skin; on a nose nothing is, so that what is dark there is steep
-_NOSE = [168, 193, 417, 122, 351, 129, 358, 49, 279, 48, 278, 64, 294, 98, 327, 2]  # landmarks about it
-_SIDES = [234, 454]  # of a face, before its ears
-_NOSE_RIM = 0.004  # metres around these over which a nose ends
+_NOSE_RISES = 0.001  # metres, standard deviation of its height from what was expected
 _NOSE_BELIEVED, _NOSE_ODD = 2.0, 0.5  # there: factor on what is believed, and what is odd
 _KEPT = 0.02  # weight of a move by itself, in mean edges squared
 _MODES = 0.3  # standard deviations by which the prior's identity may move
@@ -71,14 +68,17 @@ def shape_from_shading(lit: LitHead, transport: Transport, glances: list[Glance]
     modes = np.einsum("kvc,vc->vk", prior.identity, away) * _MODES
     stiff = _stiffness(lit, head.neutral, free)
     own, shared = np.zeros(len(free)), np.zeros(modes.shape[1])
-    nose = of_one_colour(prior)
-    seen = [_Seen(lit, transport, shape, one, light, glossiness, nose) for shape, one in zip(shapes, glances)]
+    on_nose, rises = nose(prior), from_foot_to_tip(prior) / _NOSE_RISES
+    seen = [_Seen(lit, transport, shape, one, light, glossiness, on_nose) for shape, one in zip(shapes, glances)]
     for _ in range(_STEPS):
         moved = modes @ shared
         moved[free] += own
         brightness, weights, slopes = (list(part) for part in zip(*(one.told(away, moved) for one in seen)))
-        matrix, root = sp.vstack(slopes).tocsr(), np.sqrt(_BELIEVED / len(glances) * np.concatenate(weights))
-        error = root * np.concatenate(brightness)
+        # a nose stays about as high as it was: from the front its sides alone would tell, where light between them and cheeks
+        # is not reckoned with
+        matrix = sp.vstack([*slopes, rises[None]]).tocsr()
+        root = np.append(np.sqrt(_BELIEVED / len(glances) * np.concatenate(weights)), 1)
+        error = root * np.append(np.concatenate(brightness), -rises @ moved)
         ours, theirs = sp.diags(root) @ matrix[:, free], root[:, None] * (matrix @ modes)
         solver = splu((ours.T @ ours + stiff).tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
         # both sorts of moves in one least squares, the many sparse ones eliminated first
@@ -103,21 +103,12 @@ def _stiffness(lit: LitHead, neutral: np.ndarray, free: np.ndarray) -> sp.csr_ma
     return (slope.T @ slope + _KEPT / length.mean() ** 2 * sp.eye(len(free))).tocsr()
 
 
-def of_one_colour(prior: AnnyPrior) -> np.ndarray:
-    """V in [0, 1]: how surely nothing but skin is seen there, which is a nose's."""
-    landmarks = prior.at_landmarks(prior.mean)
-    outline = cv2.convexHull(landmarks[_NOSE, :2].astype(np.float32))
-    within = np.array([cv2.pointPolygonTest(outline, (float(x), float(y)), True) for x, y in prior.mean[:, :2]])
-    in_front = prior.mean[:, 2] < landmarks[_SIDES, 2].mean()
-    return np.clip(within / _NOSE_RIM + 1, 0, 1) * (in_front & (prior.part == 0))
-
-
 class _Seen:
     """One glance, and how its brightness goes by the shape."""
 
     def __init__(
         self, lit: LitHead, transport: Transport, shape: np.ndarray, glance: Glance, light: Light, glossiness: float,
-        nose: np.ndarray,
+        on_nose: np.ndarray,
     ):  # fmt: skip
         self._head, self._transport, self._shape, self._glance = lit, transport, shape, glance
         rotation = glance.code.rotation
@@ -128,7 +119,7 @@ class _Seen:
         self._reflected = lambda mirrored: light.reflected((mirrored @ rotation.T).astype(np.float32)) @ LUMINANCE
         chosen = glance.vertices
         self._gloss = (glossiness * lit.glossy)[chosen]
-        self._odd, self._believed = _ODD * (_NOSE_ODD / _ODD) ** nose[chosen], _NOSE_BELIEVED ** nose[chosen]
+        self._odd, self._believed = _ODD * (_NOSE_ODD / _ODD) ** on_nose[chosen], _NOSE_BELIEVED ** on_nose[chosen]
         camera_normals = (self._normals @ rotation.T)[chosen].astype(np.float32)
         self._lamps, self._lit = [], np.ones(len(chosen), bool)
         for lamp in (sample for one in light.lamps for sample in one.samples()):
