@@ -29,6 +29,7 @@ from pipeline.fitting import LandmarkModel
 from pipeline.relight import Behind, relit_picture
 from pipeline.relighting import Shot, look_at
 from pipeline.shot import fit_person, frame_fitter
+from tests.photometric import Relief, photometric_relief
 
 _FARTHEST = 62.5  # degrees from the camera, so that the lamps at an azimuth of 60 are among them
 _BANDS = ((0, 25), (25, 50), (50, 63))
@@ -162,6 +163,20 @@ def harmonic(sitter: Sitter, direction: np.ndarray) -> np.ndarray:
 BASELINES: dict[str, Method] = {"unchanged": unchanged, "Lambert ratio": lambert, "harmonic ratio": harmonic}
 
 
+class AllLamps:
+    """By the relief that all of a person's lamps tell, the target's among them: nobody has that, it says what is left to tell."""
+
+    def __init__(self) -> None:
+        self._reliefs: dict[str, Relief] = {}
+
+    def __call__(self, sitter: Sitter, direction: np.ndarray) -> np.ndarray:
+        front = np.array([0.0, 0.0, -1.0])
+        if sitter.name not in self._reliefs:
+            self._reliefs[sitter.name] = photometric_relief([*sitter.targets, (front, sitter.source)], sitter.skin)
+        relief = self._reliefs[sitter.name]
+        return sitter.source * relief.lit(direction) / np.maximum(relief.lit(front), _DARKEST)
+
+
 class OurOwn:
     """The product's relighting, as its command does it: the frontal picture in, a picture out."""
 
@@ -203,26 +218,32 @@ def decibels(made: np.ndarray, truth: np.ndarray, skin: np.ndarray) -> float:
 def yale(media: Path, row, head) -> None:
     """Relighting and the baselines that it is to beat, by the lamp's angle to the camera."""
     prior = load_prior()
-    methods = BASELINES | {"relight, lamp given": OurOwn(prior, True), "relight, lamp estimated": OurOwn(prior, False)}
-    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in methods}
+    ours = {"relight, lamp given": OurOwn(prior, True), "relight, lamp estimated": OurOwn(prior, False)}
+    methods = BASELINES | ours | {"relief by all of the lamps": AllLamps()}
+    found: dict[str, list[tuple[float, ...]]] = {name: [] for name in methods}
     for sitter in read_sitters(media / "light/yale_b", prior):
         for direction, truth in sitter.targets:
             dark = shadow(truth, sitter.source, sitter.skin)
             for name, method in methods.items():
                 made = method(sitter, direction)
-                ours = shadow(made, sitter.source, sitter.skin)
-                overlap = (
-                    (ours & dark).sum() / max((ours | dark).sum(), 1) if dark.sum() > _ENOUGH * sitter.skin.sum() else np.nan
-                )
-                found[name].append((from_front(direction), decibels(made, truth, sitter.skin), overlap))
+                told = shadow(made, sitter.source, sitter.skin)
+                both, either = ((told & dark).sum(), (told | dark).sum()) if dark.sum() > _ENOUGH * sitter.skin.sum() else (0, 0)
+                found[name].append((from_front(direction), decibels(made, truth, sitter.skin), both, either))
     bands = [f"{low:.0f} to {high:.0f} degrees" for low, high in _BANDS]
     head(
-        "method", "pictures", *(f"{band}, dB" for band in bands), "mean dB", "shadows' overlap", *(f"at {band}" for band in bands)
+        "method",
+        "pictures",
+        *(f"{band}, dB" for band in bands),
+        "mean dB",
+        "shadows' overlap",
+        *(f"at {band}" for band in bands),
+        "of all at once",
     )
     for name, told in found.items():
-        angle, value, overlap = np.array(told).T
+        angle, value, both, either = np.array(told).T
+        overlap = np.divide(both, either, out=np.full(len(both), np.nan), where=either > 0)
         within = [(angle > low) & (angle <= high + 1e-6) for low, high in _BANDS]
         row(
             name, len(value), *(value[one].mean() for one in within), value.mean(), np.nanmean(overlap),
-            *(np.nanmean(overlap[one]) for one in within),
+            *(np.nanmean(overlap[one]) for one in within), both.sum() / either.sum(),
         )  # fmt: skip

@@ -23,10 +23,14 @@ _TIP, _FOOT = 0.7, 0.1  # of the height: above the one is its tip, below the oth
 def nose(prior: AnnyPrior) -> np.ndarray:
     """V in [0, 1]: how surely a vertex is on the nose."""
     landmarks = prior.at_landmarks(prior.mean)
-    outline = cv2.convexHull(landmarks[_AROUND, :2].astype(np.float32))
-    within = np.array([cv2.pointPolygonTest(outline, (float(x), float(y)), True) for x, y in prior.mean[:, :2]])
+    around, places = landmarks[_AROUND, :2].astype(np.float32), prior.mean[:, :2]
+    near = ((places > around.min(0) - _RIM) & (places < around.max(0) + _RIM)).all(1)
     in_front = prior.mean[:, 2] < landmarks[_SIDES, 2].mean()
-    return np.clip(within / _RIM + 1, 0, 1) * (in_front & (prior.part == 0))
+    outline, share = cv2.convexHull(around), np.zeros(len(places))
+    for k in np.flatnonzero(near & in_front & (prior.part == 0)):
+        within = cv2.pointPolygonTest(outline, (float(places[k, 0]), float(places[k, 1])), True)
+        share[k] = np.clip(within / _RIM + 1, 0, 1)
+    return share
 
 
 def nose_height(prior: AnnyPrior, shape: np.ndarray) -> np.ndarray:
