@@ -27,8 +27,8 @@ from models.relight.surface import LitHead, unit
 _STEPS = 3
 _BELIEVED = 20.0  # weight of a vertex' squared error in log brightness, against a squared slope between two vertices
 _ODD = 0.24  # of log brightness: farther off, it is something else than shape
+_NOSE_RISES = 0.001  # metres, standard deviation of a nose's height from what was expected
 # brows, beards and lips are darker than skin; on a nose nothing is, so that what is dark there is steep
-_NOSE_RISES = 0.001  # metres, standard deviation of its height from what was expected
 _NOSE_BELIEVED, _NOSE_ODD = 2.0, 0.5  # there: factor on what is believed, and what is odd
 _KEPT = 0.02  # weight of a move by itself, in mean edges squared
 _MODES = 0.3  # standard deviations by which the prior's identity may move

@@ -34,10 +34,9 @@ _OFF = 0.012  # metres off it, where a vertex lies behind or before it
 _GLOSSY = {"scalp": 0.25, "mouth_interior": 0.3, "tongue": 0.5, "teeth": 0.5}
 FLAT = 0.06  # weight of a body's facing the camera, against 1 of its outline's turning away
 COARSE = 64  # pixels of the longer side of what is guessed
-
-
 # regions under hair or clothes, and metres before and behind their borders between which a head is less and less believed
-_COVERED = (("scalp",), 0.03, 0.0), (("ears",), 0.02, 0.0), (("neck",), 0.0, 0.02)
+_COVERED = ("scalp", 0.03, 0.0), ("ears", 0.02, 0.0), ("neck", 0.0, 0.02)
+
 
 OWN = 5  # normal, depth, openness
 
@@ -131,8 +130,8 @@ def _believed(prior: AnnyPrior) -> np.ndarray:
     A skull turns away where hair goes on, so that a ridge of light stood on its outline; nobody's ears lie where the prior's do.
     """
     share = np.ones(len(prior.mean), np.float32)
-    for names, before, behind in _COVERED:
-        there = np.isin(prior.region, [prior.regions.index(name) for name in names])
+    for name, before, behind in _COVERED:
+        there = prior.region == prior.regions.index(name)
         own = np.unique(prior.triangles[there])
         others = np.unique(prior.triangles[~there])
         into = cKDTree(prior.mean[np.intersect1d(own, others)]).query(prior.mean)[0]
