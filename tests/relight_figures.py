@@ -124,8 +124,8 @@ def hue_moved(before: np.ndarray, after: np.ndarray, where: np.ndarray) -> float
 def flicker(media: Path, row, head) -> None:
     """What motion (DIS flow) does not explain from frame to frame, over people, relit over as filmed.
 
-    Each light as bright as leaves the first frame's people as bright as they were. Harder light has more contrast, and so has
-    the noise: the last number is of a shading that stands still, the first frame's on all of them, which cannot flicker.
+    Each light as bright as leaves the first frame's people as bright as they were. The last number is of a shading that stands
+    still in the picture, the first frame's on all of them.
     """
     prior, found = load_prior(), []
     head("clip", *(f"{name}: by the input's motion, by its own, standing still" for name in LIGHTS))

@@ -16,7 +16,7 @@ from numba import njit
 from models.relight.shading import Change
 
 STAYS = 0.2  # seconds after which a third of what was is left
-ANEW = 0.06  # of the sum of both ratios: where they differ by so much, half of that is kept
+ANEW = 0.1  # of the sum of both ratios: where they differ by so much, half of that is kept
 AROUND = 5  # pixels in which that is averaged
 
 
