@@ -315,6 +315,18 @@ def test_light_stays_on_people_who_move(performer, prior, tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(film(turning), alone(turning)))
 
 
+def test_torch_makes_the_film_that_numba_makes(performer, prior, tmp_path):
+    """What is carried on from frame to frame as well; `cpu:0` is any other device than the `cpu` that numba has."""
+    path = tmp_path / "clip.mp4"
+    write_clip(path, performer[:4])
+    clip = open_media(path)
+    film = lambda device: [
+        frame.image for frame in relit_frames(clip, look_at(clip, prior, device=device), PRESETS["noon"](), Relighting())
+    ]
+    off = np.abs(np.stack(film("cpu")).astype(int) - np.stack(film("cpu:0")))
+    assert off.mean() < 0.05 and off[1:].max() <= 12  # where heads end, as in tests/models/test_lighting_torch.py
+
+
 _CLIPS = ("talking_head_male_turning_25fps_512", "outdoor_female_smiling_30fps_1280x720", "speech_female_blue_30fps_700_audio")
 
 
