@@ -1,7 +1,7 @@
 """A nose's height, which a picture from the front hardly tells and every shadow on a face goes by.
 
-The tip of the prior's mean nose stands some 17 mm from where the nose meets the lip; people's stand 19 to 21 mm (Farkas 1994,
-"Anthropometry of the Head and Face"; 21.0 mm in 300 men: doi.org/10.1007/s00266-018-1197-8).
+The tip of the prior's mean nose stands 16 to 18 mm from where the nose meets the lip; that of 300 men's stood 21.0 mm
+(doi.org/10.1007/s00266-018-1197-8). How much of that is made up for was chosen where relit photographs are best.
 """
 
 from __future__ import annotations

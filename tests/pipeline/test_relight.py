@@ -19,16 +19,15 @@ from capture.video import VideoReader
 from models.colour import DECODE
 from models.light.lights import Lamp, ambient_light
 from models.light.presets import PRESETS
-from pipeline.backdrop import TRANSPARENT
 from pipeline.builtin import BUILTIN
 from pipeline.errors import Refusal
 from pipeline.flow import reenact
 from pipeline.lights import open_light
 from pipeline.reenactment import Settings
-from pipeline.relight import Behind, Relighting, relight, relit_frames, relit_picture
+from pipeline.relight import Behind, Relighting, relight, relit_picture
 from pipeline.relighting import Shot, look_at
 from tests.conftest import command, write_clip
-from tests.relight_figures import as_known, decibels, flicker_of, linear, made
+from tests.relight_figures import as_known, decibels, linear, made
 
 
 def under(portrait: np.ndarray, shot: Shot, light) -> np.ndarray:
@@ -286,50 +285,6 @@ def test_a_still_person_under_a_turning_light_changes_smoothly(portrait, shot):
         assert steps.max() < 3 * np.median(steps) and steps.max() < 4
         jumps = np.abs(np.diff(steps))  # and no step is much unlike the one before
         assert jumps.max() < 0.6 * np.median(steps)
-
-
-def test_light_stays_on_people_who_move(performer, prior, tmp_path):
-    """Carried along, it trembles less on them; under a light that turns every frame is as by itself."""
-    path = tmp_path / "clip.mp4"
-    write_clip(path, performer[:12])
-    clip = open_media(path)
-    shot, light, length = look_at(clip, prior), PRESETS["window"](), 0.0
-    frames = list(clip)
-    length = frames[-1].time
-
-    def alone(how: Relighting) -> list[np.ndarray]:
-        behind = Behind(TRANSPARENT, clip.width, clip.height)
-        with SelfieMatte(quick=True) as mattes:
-            return [
-                relit_picture(frame.image, shot, k, how.light_at(light, frame.time / length), behind, mattes(frame.image))
-                for k, frame in enumerate(frames)
-            ]
-
-    film = lambda how: [frame.image for frame in relit_frames(clip, shot, light, how)]
-    still, turning = Relighting(background=TRANSPARENT), Relighting(background=TRANSPARENT, turn=(0.0, 90.0))
-    steady, trembling = film(still), alone(still)
-    assert np.array_equal(steady[0], trembling[0])
-    assert flicker_of(frames, iter(steady))[0] < flicker_of(frames, iter(trembling))[0]
-    over = [picture[..., 3] > 200 for picture in trembling]
-    away = lambda one, other: np.array(
-        [np.abs(a[..., :3].astype(int) - b[..., :3])[w].mean() for a, b, w in zip(one, other, over)]
-    )
-    # the same light all the same: this head turns by 70 degrees a second, so that light lags behind by some
-    off, changed = away(steady, trembling), away([frame.image for frame in frames], trembling)
-    assert (off < 0.1 * changed).all()
-    assert all(np.array_equal(a, b) for a, b in zip(film(turning), alone(turning)))
-
-
-def test_torch_makes_the_film_that_numba_makes(performer, prior, tmp_path):
-    """What is carried on from frame to frame as well; `cpu:0` is any other device than the `cpu` that numba has."""
-    path = tmp_path / "clip.mp4"
-    write_clip(path, performer[:4])
-    clip = open_media(path)
-    film = lambda device: [
-        frame.image for frame in relit_frames(clip, look_at(clip, prior, device=device), PRESETS["noon"](), Relighting())
-    ]
-    off = np.abs(np.stack(film("cpu")).astype(int) - np.stack(film("cpu:0")))
-    assert off.mean() < 0.05 and off[1:].max() <= 12  # where heads end, as in tests/models/test_lighting_torch.py
 
 
 _CLIPS = ("talking_head_male_turning_25fps_512", "outdoor_female_smiling_30fps_1280x720", "speech_female_blue_30fps_700_audio")
