@@ -31,6 +31,8 @@ _STEADY = (
     "talking_head_male_turning_25fps_512", "selfie_male_glasses_expressions_30fps_512x480",
     "speech_male_older_25fps_512_audio", "speech_female_flag_25fps_590_audio", "speech_female_blue_30fps_700_audio",
 )  # fmt: skip
+# nothing was chosen by these
+_OTHERS = ("driver_female_frowns_gaze_30fps_512", "driver_female_winks_30fps_480", "speech_male_suit_vfr_700_audio")
 
 
 def _lamp(x: float, y: float, z: float, level: float = 1.0) -> Light:
@@ -127,9 +129,15 @@ def flicker(media: Path, row, head) -> None:
     Each light as bright as leaves the first frame's people as bright as they were. The last number is of a shading that stands
     still in the picture, the first frame's on all of them.
     """
-    prior, found = load_prior(), []
+    prior = load_prior()
     head("clip", *(f"{name}: by the input's motion, by its own, standing still" for name in LIGHTS))
-    for path in [media / "face" / f"{name}.mp4" for name in _STEADY]:
+    for names in (_STEADY, _OTHERS):
+        _flickers([next(media.glob(f"*/{name}.mp4")) for name in names], prior, row)
+
+
+def _flickers(paths: list[Path], prior: AnnyPrior, row) -> None:
+    found = []
+    for path in paths:
         clip = Excerpt(open_media(path), 0, _FRAMES)
         shot, values, first = look_at(clip, prior), [], next(iter(clip)).image
         with SelfieMatte(quick=True) as mattes:
