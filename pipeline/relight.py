@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 
 from capture.frame import Frame
-from capture.matte import SelfieMatte
+from capture.matte import SelfieMatte, SteadyMask, sharpened
 from capture.media import Media, StillPicture, open_media, probe
-from capture.motion import Motion
+from capture.motion import Motion, Moved
 from capture.photo import check_photo_output, write_photo
 from capture.writer import VideoWriter
 from models.avatar.avatar import is_avatar
@@ -26,7 +26,7 @@ from models.light.lights import Light
 from models.light.presets import PRESETS
 from models.matting import foreground
 from models.prior.face import AnnyPrior
-from models.relight.carried import Carried, Moved
+from models.relight.carried import Carried
 from models.relight.shading import Change, applied
 from models.relight.wall import kept_on_wall
 from pipeline.ahead import abreast, ahead
@@ -136,41 +136,50 @@ def relit_frames(
     first = shot.people[0][1]
     length = max(float(first.times[-1]), 1e-9)
     stays = how.turn[0] == how.turn[1] and shot.gains is None
+    is_video, on_cpu = len(first) > 1, shot.device == "cpu"
     idle: SimpleQueue[SelfieMatte] = SimpleQueue()
     opened = ExitStack()
-    is_video, on_cpu = len(first) > 1, shot.device == "cpu"
-    motions, carried = Motion(), [Carried() for _ in shot.people]
+    motions, masks, carried = Motion(), SteadyMask(), [Carried() for _ in shot.people]
+
+    carried_by = lambda one: one.moved if stays else None
 
     def watched() -> Iterator[_Moment]:
         before = 0.0
         for index, frame in enumerate(islice(iter(media), len(first))):
             now = how.light_at(light, float(frame.time) / length if is_video else 0.0)
-            motion = motions(frame.image) if is_video and stays else None
-            yield _Moment(index, frame, now, Moved.after(float(frame.time) - before, motion))
+            moved = Moved.after(float(frame.time) - before, motions(frame.image)) if is_video else None
+            yield _Moment(index, frame, now, moved)
             before = float(frame.time)
 
-    def shaded(one: _Moment) -> _Moment:
+    def masked(one: _Moment) -> _Moment:
         try:
             mattes = idle.get_nowait()
         except Empty:  # one for each that works abreast
-            mattes = opened.enter_context(SelfieMatte(quick=not media.is_photo))
-        matte = mattes(one.frame.image)
+            mattes = opened.enter_context(SelfieMatte(quick=is_video))
+        mask = mattes.mask(one.frame.image)
         idle.put(mattes)
-        changes = changes_of(one.frame.image, shot, one.index, one.light, matte) if on_cpu else None
-        return replace(one, matte=matte, changes=changes)
+        return replace(one, mask=mask)
 
-    def steadied(one: _Moment) -> _Moment:
-        return replace(one, changes=[each(change, one.moved) for each, change in zip(carried, one.changes)])
+    def mask_steadied(one: _Moment) -> _Moment:
+        return replace(one, mask=masks(one.mask, one.moved))
+
+    def shaded(one: _Moment) -> _Moment:
+        one = replace(one, matte=sharpened(one.mask, one.frame.image, quick=is_video))
+        return replace(one, changes=changes_of(one.frame.image, shot, one.index, one.light, one.matte) if on_cpu else None)
+
+    def light_steadied(one: _Moment) -> _Moment:
+        return replace(one, changes=[each(change, carried_by(one)) for each, change in zip(carried, one.changes)])
 
     def made(one: _Moment) -> Frame:
-        picture = relit_picture(one.frame.image, shot, one.index, one.light, behind, one.matte, one.changes, one.moved)
+        image, moved = one.frame.image, carried_by(one)
+        picture = relit_picture(image, shot, one.index, one.light, behind, one.matte, one.changes, moved)
         return Frame(picture, one.frame.time, one.frame.duration)
 
     with opened, ExitStack() as followed:
         follow = lambda generator: followed.enter_context(closing(generator))
-        moments = follow(ahead(watched()))
+        moments = map(mask_steadied, follow(abreast(follow(ahead(watched())), masked)))
         if is_video and on_cpu:
-            relit = follow(abreast(map(steadied, follow(abreast(moments, shaded))), made))
+            relit = follow(abreast(map(light_steadied, follow(abreast(moments, shaded))), made))
         else:
             relit = (made(shaded(one)) for one in moments)
         yield from counted(relit, "relight", len(first), listen)
@@ -181,14 +190,16 @@ class _Moment:
     """A frame on its way.
 
     Attributes:
-        moved: since the one before, where that is known and the light stays.
-        matte: who is people; changes: of each of them.
+        moved: since the one before, where that is known.
+        mask: who is people, before it is sharpened to `matte`.
+        changes: of each person.
     """
 
     index: int
     frame: Frame
     light: Light
     moved: Moved | None
+    mask: np.ndarray | None = None
     matte: np.ndarray | None = None
     changes: list[Change] | None = None
 

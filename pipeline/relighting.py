@@ -10,6 +10,7 @@ import numpy as np
 
 from capture.frame import FaceObservation
 from capture.media import Media
+from capture.motion import Moved
 from models.code import Camera, FaceCode, Person
 from models.colour import DECODE
 from models.head import Head
@@ -19,7 +20,6 @@ from models.light.lights import Light
 from models.prior.face import AnnyPrior
 from models.prior.reflectance import load_reflectance
 from models.raster.cpu import rasterise
-from models.relight.carried import Moved
 from models.relight.nose import raised
 from models.relight.shading import Change, Shader, applied, change
 from models.relight.shape_from_shading import Glance, shape_from_shading

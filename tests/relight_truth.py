@@ -17,7 +17,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from capture.frame import Frame
 from capture.media import StillPicture, open_media
-from capture.motion import Motion
+from capture.motion import Motion, Moved
 from models.code import Camera, FaceCode, Person
 from models.colour import DECODE, to_srgb8
 from models.encoder.synthetic import SyntheticFaces
@@ -29,7 +29,7 @@ from models.prior.face import EXPRESSIONS, AnnyPrior, load_prior
 from models.prior.reflectance import hair_colour, load_reflectance
 from models.prior.synthetic import vertex_normals
 from models.raster.cpu import interpolate, rasterise
-from models.relight.carried import Carried, Moved
+from models.relight.carried import Carried
 from models.relight.surface import unit
 from pipeline.relight import Behind, changes_of, relit_picture
 from pipeline.relighting import Look, Relit, Shot, look_at

@@ -7,35 +7,15 @@ same: a recursive filter along the motion (Lang et al. 2012, "Practical temporal
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from numba import njit
 
+from capture.motion import Moved
 from models.relight.shading import Change
 
-STAYS = 0.2  # seconds after which a third of what was is left
 ANEW = 0.1  # of the sum of both ratios: where they differ by so much, half of that is kept
 AROUND = 5  # pixels in which that is averaged
-
-
-@dataclass(frozen=True)
-class Moved:
-    """What happened since the frame before.
-
-    Attributes:
-        motion: h x w x 2 float32, where each pixel was then, as shares of width and height (`capture.motion`).
-        kept: in [0, 1], how much of what was is kept where nothing else happens.
-    """
-
-    motion: np.ndarray
-    kept: float
-
-    @classmethod
-    def after(cls, seconds: float, motion: np.ndarray | None) -> Moved | None:
-        """None where nothing is known of how pixels moved."""
-        return None if motion is None else cls(motion, float(np.exp(-max(seconds, 0.0) / STAYS)))
 
 
 class Carried:
@@ -49,10 +29,7 @@ class Carried:
         past, fields = self._past, _fields(change)
         if moved is not None and past is not None and past.ratio.shape == change.ratio.shape:
             height, width = change.ratio.shape[:2]
-            there = _places(cv2.resize(moved.motion, (width, height)))
-            before = tuple(
-                cv2.remap(one, there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for one in _fields(past)
-            )
+            before = moved.followed(*_fields(past))
             apart = np.empty((height, width), np.float32)
             _apart(change.ratio, before[0], apart)
             mixed = tuple(np.empty_like(one) for one in fields)
@@ -64,18 +41,6 @@ class Carried:
 
 def _fields(change: Change) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return change.ratio, change.was, change.becomes
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _places(motion):
-    """H x W x 2: columns and rows of where pixels were."""
-    height, width = motion.shape[:2]
-    out = np.empty_like(motion)
-    for y in range(height):
-        for x in range(width):
-            out[y, x, 0] = np.float32(x) + motion[y, x, 0] * np.float32(width)
-            out[y, x, 1] = np.float32(y) + motion[y, x, 1] * np.float32(height)
-    return out
 
 
 @njit(cache=True, nogil=True, fastmath=True)
