@@ -5,7 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from capture.motion import Moved
+from capture.frame import Frame
+from capture.motion import Motion, Moved
 
 _MODEL_SIDE = 256  # pixels that the model looks at
 _SHARP = 1e-4  # variance of colours (of white) above which there is an edge
@@ -80,6 +81,29 @@ class SteadyMask:
             off *= off
             self._past = mask + moved.kept / (1 + off * off) * (before - mask)
         return self._past
+
+
+class FilmMatte:
+    """Mattes of a video, a frame after the other; a context manager."""
+
+    def __init__(self, quick: bool = False) -> None:
+        """Args:
+        quick: as of `SelfieMatte`.
+        """
+        self._quick, self._model, self._motion, self._masks = quick, SelfieMatte(quick), Motion(), SteadyMask()
+        self._before = 0.0
+
+    def __call__(self, frame: Frame) -> np.ndarray:
+        """H x W float32 in [0, 1]: 1 on people."""
+        moved = Moved.after(float(frame.time) - self._before, self._motion(frame.image))
+        self._before = float(frame.time)
+        return sharpened(self._masks(self._model.mask(frame.image), moved), frame.image, self._quick)
+
+    def __enter__(self) -> FilmMatte:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._model.close()
 
 
 def selfie_matte(image: np.ndarray) -> np.ndarray:

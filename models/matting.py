@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import cv2
 import numpy as np
 
+#: What a picture of people is to hold beside its colours: nothing; their alpha, and their colours `alone` (not multiplied by
+#: it); or their alpha `beside` the picture as it is.
+Matte = Literal["alone", "beside"] | None
+ALONE: Literal["alone"] = "alone"
+BESIDE: Literal["beside"] = "beside"
 _REACHES = (1 / 4, 1 / 8, 1 / 16, 1 / 50)  # of the picture's longer side: how far colours are looked for, round by round
 _SPREADS = (1 / 64, 1 / 16, 1 / 4)  # of it: how far a background is carried into what it is hidden by
+
+
+def with_alpha(image: np.ndarray, alpha: np.ndarray, matte: Matte) -> np.ndarray:
+    """H x W x 3 uint8 sRGB, x 4 with a matte: a picture and its alpha (H x W uint8) as they are wanted."""
+    if matte is None:
+        return image
+    return np.dstack([foreground(image, alpha) if matte == ALONE else image, alpha])
 
 
 def foreground(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from capture.media import open_media
-from models.matting import background
+from models.matting import ALONE, Matte, background
 from pipeline.ensemble import Ensemble
 from pipeline.errors import Refusal
 from pipeline.puppet import rest_picture
@@ -25,7 +25,8 @@ class Backdrop:
         Raises:
             MediaError, Refusal: where there is no such picture.
         """
-        self.choice, self.matte = choice, choice != KEEP
+        self.choice = choice
+        self.matte: Matte = None if choice == KEEP else ALONE
         self._behind: np.ndarray | None = None
         #: each person's own picture at rest, as `__call__` takes them merged
         self.rests = [rest_picture(puppet, self.matte) for puppet in ensemble.puppets]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from capture.frame import Frame
-from capture.matte import selfie_matte
+from capture.matte import FilmMatte, selfie_matte
 from capture.media import Media, open_media, probe
 from capture.writer import VideoWriter
 from models.avatar.avatar import is_avatar
@@ -137,7 +138,8 @@ def pictures(prepared: Prepared, settings: Settings, listen: Listener = silent) 
     timing = prepared.driver
     alone = len(prepared.drivers) == 1
     keeps_motion = alone and settings.pose == "off" and prepared.source is not None and prepared.source.is_video
-    plates = _plates(prepared, settings.background != KEEP) if keeps_motion else None
+    matte = settings.background != KEEP or settings.light is not None
+    plates = _plates(prepared, matte) if keeps_motion else None
     backdrop = Backdrop(settings.background, prepared.ensemble)
     for index in counted(range(len(timing)), "render", len(timing), listen):
         time = float(timing.times[index])
@@ -160,16 +162,19 @@ def _plates(prepared: Prepared, matte: bool) -> Iterator[View | np.ndarray]:
     """
     source, media = prepared.source, prepared.source_media
     while True:
-        for index, frame in enumerate(media):
-            if index >= len(source.performance):
-                break
-            if not source.performance.tracked[index]:
-                yield frame.image
-            else:
-                yield source.portrait.view(
-                    frame.image, source.performance.code(index), room=source.views[0].room, still=True, eyes_from=source.views[0],
-                    alpha=selfie_matte(frame.image) if matte else None,
-                )  # fmt: skip
+        with ExitStack() as opened:
+            alphas = opened.enter_context(FilmMatte()) if matte else None
+            for index, frame in enumerate(media):
+                if index >= len(source.performance):
+                    break
+                alpha = None if alphas is None else alphas(frame)
+                if not source.performance.tracked[index]:
+                    yield frame.image
+                else:
+                    yield source.portrait.view(
+                        frame.image, source.performance.code(index), room=source.views[0].room, still=True,
+                        eyes_from=source.views[0], alpha=alpha,
+                    )  # fmt: skip
 
 
 def reenact(

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from capture.face_tracker import FaceMesh
-from capture.matte import SelfieMatte
 from models.code import Camera, FaceCode
 from models.light.lights import Light
+from models.matting import ALONE, BESIDE, Matte
 from models.portrait.view import View
 from models.prior.face import AnnyPrior
 from pipeline.ensemble import Ensemble
@@ -22,29 +22,23 @@ _MOST_FACES = 20
 class LitPuppet:
     """One person who is moved, under a light."""
 
-    def __init__(self, puppet: Puppet, relit: Relit, light: Light, mattes: SelfieMatte | None = None):
-        """Args:
-        mattes: what is known beside the memory, to be shared with whoever shows the same person again.
-        """
+    def __init__(self, puppet: Puppet, relit: Relit, light: Light):
         self.puppet, self.light = puppet, light
         self._relit = relit
         self.person, self.rest, self.base, self.is_video = puppet.person, puppet.rest, puppet.base, puppet.is_video
-        self._mattes = mattes or SelfieMatte(quick=True)
 
     def again(self) -> LitPuppet:
-        return LitPuppet(self.puppet.again(), self._relit, self.light, self._mattes)
+        return LitPuppet(self.puppet.again(), self._relit, self.light)
 
     def __call__(
-        self, code: FaceCode, camera: Camera, time: float, plate: View | None = None, matte: bool = False
+        self, code: FaceCode, camera: Camera, time: float, plate: View | None = None, matte: Matte = None
     ) -> np.ndarray:  # fmt: skip
-        picture = self.puppet(code, camera, time, plate, matte)
-        if matte:
-            alpha = picture[..., 3].astype(np.float32) / 255
-            everywhere = np.ones_like(alpha)
-            relit = self._relit(np.ascontiguousarray(picture[..., :3]), code, alpha, self.light, everywhere, camera=camera)
-            return np.dstack([relit, picture[..., 3]])
-        alpha = self._mattes(picture)
-        return self._relit(picture, code, alpha, self.light, edges_left_out(alpha), camera=camera)
+        # people's outlines move as the picture itself does: told anew from each picture they come and go
+        seen = self.puppet(code, camera, time, plate, matte or BESIDE)
+        alpha = seen[..., 3].astype(np.float32) / 255
+        share = np.ones_like(alpha) if matte == ALONE else edges_left_out(alpha)
+        relit = self._relit(np.ascontiguousarray(seen[..., :3]), code, alpha, self.light, share, camera=camera)
+        return relit if matte is None else np.dstack([relit, seen[..., 3]])
 
 
 def lit(

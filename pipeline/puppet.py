@@ -13,6 +13,7 @@ from models.avatar.avatar import Avatar, is_avatar, load_avatar
 from models.avatar.render import AvatarRenderer
 from models.code import Camera, FaceCode, Person
 from models.head import Head
+from models.matting import Matte
 from models.portrait.view import View
 from models.prior.face import AnnyPrior
 from pipeline.errors import Refusal
@@ -47,13 +48,13 @@ class Puppet(Protocol):
         ...
 
     def __call__(
-        self, code: FaceCode, camera: Camera, time: float, plate: View | None = None, matte: bool = False
+        self, code: FaceCode, camera: Camera, time: float, plate: View | None = None, matte: Matte = None
     ) -> np.ndarray:  # fmt: skip
         """H x W x 3 uint8 sRGB.
 
         Args:
             plate: a picture that keeps its own motion, drawn instead of the person's own pictures (a portrait's alone).
-            matte: H x W x 4 instead: the person alone, with their alpha (not multiplied into the colours).
+            matte: H x W x 4 instead, with people's alpha.
         """
         ...
 
@@ -114,7 +115,7 @@ class PortraitPuppet:
         return PortraitPuppet(self.source)
 
     def __call__(
-        self, code: FaceCode, camera: Camera, time: float, plate: View | None = None, matte: bool = False
+        self, code: FaceCode, camera: Camera, time: float, plate: View | None = None, matte: Matte = None
     ) -> np.ndarray:  # fmt: skip
         if plate is not None:
             return self._render(plate, code, camera, time, matte)
@@ -127,7 +128,7 @@ class PortraitPuppet:
             image = np.round(before + share * (image.astype(np.float32) - before)).astype(np.uint8)
         return image
 
-    def _render(self, view: View, code: FaceCode, camera: Camera, time: float, matte: bool) -> np.ndarray:
+    def _render(self, view: View, code: FaceCode, camera: Camera, time: float, matte: Matte) -> np.ndarray:
         bank = self.source.mouths
         mouths = []
         if bank:
@@ -161,9 +162,9 @@ class AvatarPuppet:
         return self
 
     def __call__(
-        self, code: FaceCode, camera: Camera, time: float, plate: View | None = None, matte: bool = False
+        self, code: FaceCode, camera: Camera, time: float, plate: View | None = None, matte: Matte = None
     ) -> np.ndarray:  # fmt: skip
-        if matte and not self._matted:
+        if matte is not None and not self._matted:
             self.renderer.set_alpha(self._scene_alpha())
             self._matted = True
         return self.renderer.render(code, camera, matte)
@@ -181,6 +182,6 @@ class AvatarPuppet:
         return alpha
 
 
-def rest_picture(puppet: Puppet, matte: bool = False) -> np.ndarray:
+def rest_picture(puppet: Puppet, matte: Matte = None) -> np.ndarray:
     """H x W x 3 uint8 sRGB: a source at rest, seen with no driver at all; with a matte H x W x 4."""
     return puppet.again()(replace(puppet.base, expression=puppet.rest), puppet.person.camera, 0.0, matte=matte)

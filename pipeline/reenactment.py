@@ -9,6 +9,7 @@ import numpy as np
 
 from models.code import Camera, FaceCode, Person
 from models.light.lights import Light
+from models.matting import Matte
 from models.portrait.view import View
 from pipeline.device import DeviceChoice
 from pipeline.puppet import Puppet
@@ -71,9 +72,9 @@ class Reenactment:
         self._shown: tuple[FaceCode, float] | None = None  # the last code and its time
 
     def __call__(
-        self, driver: FaceCode | None, time: float, plate: View | None = None, matte: bool = False
+        self, driver: FaceCode | None, time: float, plate: View | None = None, matte: Matte = None
     ) -> np.ndarray:  # fmt: skip
-        """The output picture (H x W x 3 uint8 sRGB, the source's size; with a matte x 4, the person alone).
+        """The output picture (H x W x 3 uint8 sRGB, the source's size; with a matte x 4).
 
         Args:
             driver: the driver's code at `time`; None while their face is lost.

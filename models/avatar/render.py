@@ -13,7 +13,7 @@ from models.avatar.lighting import Lighting
 from models.avatar.mesh_colours import MeshColours, look_up
 from models.avatar.shape import AvatarHead, posed_shell
 from models.code import Camera, FaceCode
-from models.matting import foreground
+from models.matting import ALONE, BESIDE, Matte, with_alpha
 from models.portrait.shade import facing
 from models.prior.face import AnnyPrior
 from models.raster import Fragments
@@ -56,23 +56,23 @@ class AvatarRenderer:
         self.lighting = Lighting(self.shape, avatar.space, avatar.light)
         columns, rows = np.meshgrid(np.arange(avatar.width, dtype=np.float32), np.arange(avatar.height, dtype=np.float32))
         self._grid = np.stack([columns, rows], -1)
-        self._cut_out: np.ndarray | None = None
+        self._scenes: dict[Matte, np.ndarray] = {None: avatar.scene}
         self._room = {name: np.empty(len(getattr(avatar, name).mean), np.float32) for name in _BLENDED}
 
     def set_alpha(self, alpha: np.ndarray) -> None:
         """What of the scene is the person, shoulders above all: H x W uint8, needed where a matte is."""
-        self._cut_out = np.dstack([foreground(self.avatar.scene, alpha), alpha])
+        self._scenes |= {matte: with_alpha(self.avatar.scene, alpha, matte) for matte in (ALONE, BESIDE)}
 
-    def render(self, code: FaceCode, camera: Camera | None = None, matte: bool = False) -> np.ndarray:
+    def render(self, code: FaceCode, camera: Camera | None = None, matte: Matte = None) -> np.ndarray:
         """H x W x 3 uint8 sRGB: the person with the code's expression, pose and gaze.
 
         Args:
             camera: of the avatar's width and height; the person's own where None.
-            matte: H x W x 4 instead: the person alone, with their alpha (not multiplied into the colours).
+            matte: H x W x 4 instead, with the person's alpha.
         """
         return self.layers(code, camera, matte).picture
 
-    def layers(self, code: FaceCode, camera: Camera | None = None, matte: bool = False) -> Layers:
+    def layers(self, code: FaceCode, camera: Camera | None = None, matte: Matte = None) -> Layers:
         """The picture with what it was made of."""
         avatar, size = self.avatar, (self.avatar.height, self.avatar.width)
         camera = camera or avatar.person.camera
@@ -95,8 +95,8 @@ class AvatarRenderer:
             shell = _surface(behind, avatar.shell.triangles, shell_vertex, avatar.shell_colours, blended["halo"])
             motion = blended["scene_motion"].reshape(*motion_shape(*size), 2)
             change = blended["scene_change"].reshape(size[0] // 2, size[1] // 2, 3)
-            out = _scene_picture(self._cut_out if matte else avatar.scene, motion, change, self._grid)
-            _compose(shell, blended["veil"], mesh, out)
+            out = _scene_picture(self._scenes[matte], motion, change, self._grid)
+            _compose(shell, blended["veil"], mesh, matte == ALONE, out)
         return Layers(out, seen, posed, behind, around, around_projected, swell)
 
 
@@ -165,12 +165,13 @@ def _scene_picture(scene: np.ndarray, motion: np.ndarray, change: np.ndarray, gr
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _compose(shell, veils, mesh, out):
-    """Shell and mesh over what `out` (H x W x 3 uint8, or x 4 with an alpha that is not multiplied in) shows.
+def _compose(shell, veils, mesh, alone, out):
+    """Shell and mesh over what `out` (H x W x 3 uint8, or x 4 with an alpha) shows.
 
     Args:
         shell, mesh: `Surface`s.
         veils: S' float32, the opacity of the shell's samples, 255 is 1.
+        alone: with an alpha, colours are the person's alone: what lies below counts as far as it is theirs.
     """
     zero, half, one = np.float32(0), np.float32(0.5), np.float32(1)
     two, three, most, most_opaque = np.float32(2), np.float32(3), np.float32(255), np.float32(0.999)
@@ -204,14 +205,14 @@ def _compose(shell, veils, mesh, out):
                     veil *= own * own * (three - two * own)
             if veil <= zero and opacity <= zero:
                 continue
-            if out.shape[2] == 4:  # what lies below counts as far as it is there
+            if out.shape[2] == 4:
                 there = np.float32(drawn[x, 3]) / most
                 under = veil + there * (one - veil)
                 both = opacity + under * (one - opacity)
                 drawn[x, 3] = np.uint8(most * both + half)
-                if under > zero:
+                if alone and under > zero:
                     veil = veil / under
-                if both > zero:
+                if alone and both > zero:
                     opacity = opacity / both
             red, green, blue = np.float32(drawn[x, 0]), np.float32(drawn[x, 1]), np.float32(drawn[x, 2])
             if veil > zero:

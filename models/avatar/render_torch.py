@@ -21,7 +21,7 @@ from models.avatar.render import EDGE, EDGE_WIDTH, SHELL_EDGE_WIDTH, SURE
 from models.avatar.shape import AvatarHead
 from models.avatar.space import FACE, POSE, POSE_REACH, REACH, CodeSpace
 from models.code import Camera, FaceCode
-from models.matting import foreground
+from models.matting import ALONE, BESIDE, Matte, with_alpha
 from models.prior.face import LEFT_EYE, RIGHT_EYE, AnnyPrior
 from models.raster.differentiable import interpolate, rasterise
 from models.replay import Replay
@@ -52,24 +52,25 @@ class TorchAvatarRenderer:
         columns, rows = np.arange(avatar.width, dtype=np.float32), np.arange(avatar.height, dtype=np.float32)
         self._grid = send(np.stack(np.meshgrid(columns, rows), -1))
         self._to_sides = send(np.float32([2 / avatar.width, 2 / avatar.height]))
-        self._cut_out: Tensor | None = None
-        self._replays: dict[bool, Replay] = {}  # without and with a matte
+        self._scenes: dict[Matte, Tensor] = {None: self._scene}
+        self._replays: dict[Matte, Replay] = {}
 
     def _send(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
     def set_alpha(self, alpha: np.ndarray) -> None:
         """As `AvatarRenderer.set_alpha`."""
-        cut_out = np.dstack([foreground(self.avatar.scene, alpha), alpha])
-        self._cut_out = self._send(cut_out).float().permute(2, 0, 1)[None]
-        self._replays.pop(True, None)
+        for matte in (ALONE, BESIDE):
+            scene = with_alpha(self.avatar.scene, alpha, matte)
+            self._scenes[matte] = self._send(scene).float().permute(2, 0, 1)[None]
+            self._replays.pop(matte, None)
 
-    def render(self, code: FaceCode, camera: Camera | None = None, matte: bool = False) -> np.ndarray:
+    def render(self, code: FaceCode, camera: Camera | None = None, matte: Matte = None) -> np.ndarray:
         """As `AvatarRenderer.render`."""
         numbers = self._numbers(code, camera)
         return self._replay(matte, numbers).picture(numbers)
 
-    def draw(self, code: FaceCode, camera: Camera | None = None, matte: bool = False) -> Tensor:
+    def draw(self, code: FaceCode, camera: Camera | None = None, matte: Matte = None) -> Tensor:
         """H x W x 3 (with a matte x 4) uint8 sRGB on the device; on CUDA it holds until the next call.
 
         Use from one thread: whoever draws owns the device's part of it.
@@ -83,12 +84,12 @@ class TorchAvatarRenderer:
         code = self.avatar.space.drawn_in(code)
         return np.concatenate([code.expression, code.gaze.ravel(), code.rotation.ravel(), code.translation, [camera.focal]])
 
-    def _replay(self, matte: bool, numbers: np.ndarray) -> Replay:
+    def _replay(self, matte: Matte, numbers: np.ndarray) -> Replay:
         if matte not in self._replays:
             self._replays[matte] = Replay(partial(self._drawn, matte), [numbers], self.device)
         return self._replays[matte]
 
-    def _drawn(self, matte: bool, numbers: Tensor) -> Tensor:
+    def _drawn(self, matte: Matte, numbers: Tensor) -> Tensor:
         expression, gaze, rotation, translation, focal = numbers.split([52, 4, 9, 3, 1])
         near, near_pose = self._place(expression, gaze, rotation.view(3, 3), translation)
         blended = {name: layer(near if name in _OF_CODE else near_pose) for name, layer in self._layers.items()}
@@ -120,17 +121,18 @@ class TorchAvatarRenderer:
         motion = blended["scene_motion"].view(1, *motion_shape(height, width), 2).permute(0, 3, 1, 2)
         motion = F.interpolate(motion, size=size, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
         there = (self._grid + motion + 0.5) * self._to_sides - 1
-        scene = self._cut_out if matte else self._scene
+        scene = self._scenes[matte]
         scene = F.grid_sample(scene, there[None], mode="bilinear", padding_mode="border", align_corners=False)[0].permute(1, 2, 0)
         picture = scene[..., :3] + change
-        if matte:
+        if matte is not None:
             below = scene[..., 3:].clamp(0, 255) / 255
             under = veil + below * (1 - veil)
             both = opacity + under * (1 - opacity)
-            veil, opacity = veil / under.clamp(min=1e-6), opacity / both.clamp(min=1e-6)
+            if matte == ALONE:
+                veil, opacity = veil / under.clamp(min=1e-6), opacity / both.clamp(min=1e-6)
         picture = picture + veil * (halo[..., :3] - picture)
         picture = picture + opacity * (skin * gain - picture)
-        picture = torch.cat([picture, 255 * both], -1) if matte else picture
+        picture = torch.cat([picture, 255 * both], -1) if matte is not None else picture
         return (picture.clamp(0, 255) + 0.5).to(torch.uint8)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from models.code import Camera, FaceCode
 from models.colour import DECODE, ENCODE, to_linear16
 from models.head import Head
+from models.matting import ALONE, Matte
 from models.portrait.extend import extend_colours, hair_colour, hair_offsets
 from models.portrait.eyes import SIZE, eye_texture, texel_positions
 from models.portrait.mouth import (
@@ -239,14 +240,14 @@ class Portrait:
 
     def render(
         self, view: View, code: FaceCode, camera: Camera | None = None, mouths: Sequence[tuple[MouthView, float]] = (),
-        matte: bool = False,
+        matte: Matte = None,
     ) -> np.ndarray:  # fmt: skip
         """H x W x 3 uint8 sRGB: the view's picture with the face, hair and neck of `code`.
 
         Args:
             camera: the picture is taken with; the person's own where None. It must have the view's width and height.
             mouths: up to two mouths of other pictures and their shares, which sum to at most 1.
-            matte: H x W x 4 instead: the people alone, with their alpha (not multiplied into the colours).
+            matte: H x W x 4 instead, with people's alpha.
         """
         source_camera = self.head.person.camera
         camera = camera or source_camera
@@ -276,13 +277,12 @@ class Portrait:
         if self._shader is not None:
             return self._shader.draw(view, canvas, projected, triangles, attributes, knots, boxes, matte)
         motion = view.surround.motion(knots)
-        sheet = view.finer_cut_out if matte else view.finer
-        out = _drawn(view, sheet, canvas, projected, triangles, attributes, motion, (0, 0, 1), boxes)
+        out = _drawn(view, matte, canvas, projected, triangles, attributes, motion, (0, 0, 1), boxes)
         for left, top, right, bottom in boxes:
             size = right - left, bottom - top
             closer = (projected - np.array([left, top, 0], np.float32)) * np.array([FINER, FINER, 1], np.float32)
             part = cv2.resize(motion[top:bottom, left:right], None, fx=FINER, fy=FINER, interpolation=cv2.INTER_LINEAR)
-            fine = _drawn(view, sheet, canvas, closer, triangles, attributes, part, (left, top, FINER))
+            fine = _drawn(view, matte, canvas, closer, triangles, attributes, part, (left, top, FINER))
             out[top:bottom, left:right] = cv2.resize(fine, size, interpolation=cv2.INTER_AREA)
         return out
 
@@ -332,10 +332,10 @@ def _as_bytes(alpha: np.ndarray | None, height: int, width: int) -> np.ndarray:
 
 
 def _drawn(
-    view: View, sheet, canvas, projected, triangles, attributes, motion, place: tuple[float, float, float],
+    view: View, matte: Matte, canvas, projected, triangles, attributes, motion, place: tuple[float, float, float],
     without: Sequence[tuple] = (),
 ) -> np.ndarray:  # fmt: skip
-    """Rasterises and shades into a picture of the motion's size and the sheet's channels; `place` as in `shade`.
+    """Rasterises and shades into a picture of the motion's size; `place` as in `shade`.
 
     Args:
         without: boxes where the head is left out, since they are drawn again.
@@ -343,12 +343,12 @@ def _drawn(
     fragments = rasterise(projected, triangles, *motion.shape[:2])
     for left, top, right, bottom in without:
         fragments.triangle[top:bottom, left:right] = -1
-    out = draw_sheet(sheet, motion, place)
+    out = draw_sheet(view.sheet(matte), motion, place)
     corner = np.array(place, np.float32)
     with PARALLEL:
         shade(
             canvas, motion, corner, view.matte, fragments.triangle, fragments.barycentric, triangles, attributes, DECODE, ENCODE,
-            out,
+            matte == ALONE, out,
         )  # fmt: skip
     return out
 

@@ -119,7 +119,7 @@ def _grid(height: int, width: int, left: float, top: float, scale: float) -> np.
 
 
 @njit(parallel=True, cache=True, nogil=True, fastmath=True)
-def shade(canvas, motion, place, matte, triangle, barycentric, triangles, attributes, decode, encode, out):
+def shade(canvas, motion, place, matte, triangle, barycentric, triangles, attributes, decode, encode, alone, out):
     """Draws the head over the sheet that is in `out` (H x W x 3 uint8 sRGB, or x 4 with the sheet's alpha).
 
     Args:
@@ -136,6 +136,7 @@ def shade(canvas, motion, place, matte, triangle, barycentric, triangles, attrib
             canvas (2) and trust in it (1).
         decode: 256 uint16, sRGB to linear.
         encode: 65536 uint8, linear to sRGB.
+        alone: with an alpha, colours are the people's alone: what lies below counts as far as it is theirs.
     """
     height, width = out.shape[0], out.shape[1]
     columns = attributes.shape[1]
@@ -182,11 +183,12 @@ def shade(canvas, motion, place, matte, triangle, barycentric, triangles, attrib
                 r, g, b = (r + own * a[0]) * scale, (g + own * a[1]) * scale, (b + own * a[2]) * scale
             if opacity < 0.996:
                 rest = one - opacity
-                if out.shape[2] == 4:  # what lies below counts as far as it is there
-                    rest *= np.float32(out[y, x, 3]) * np.float32(1 / 255)
-                    both = opacity + rest
+                if out.shape[2] == 4:
+                    theirs = rest * np.float32(out[y, x, 3]) * np.float32(1 / 255)
+                    both = opacity + theirs
                     out[y, x, 3] = np.uint8(most8 * both + half)
-                    opacity, rest = opacity / both, rest / both
+                    if alone:
+                        opacity, rest = opacity / both, theirs / both
                 r = opacity * r + rest * np.float32(decode[out[y, x, 0]])
                 g = opacity * g + rest * np.float32(decode[out[y, x, 1]])
                 b = opacity * b + rest * np.float32(decode[out[y, x, 2]])

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.colour import DECODE, ENCODE
+from models.matting import ALONE, Matte
 from models.portrait.render import FINE_MOST, FINER
 from models.raster.differentiable import interpolate, rasterise
 from models.replay import Replay
@@ -54,8 +55,9 @@ def draw_sheet(finer: Tensor, look: Tensor) -> Tensor:
 
 
 def shade(
-    canvas: Tensor, finer: Tensor, look: Tensor, matte: Tensor, there: Tensor, a: Tensor, decode: Tensor, encode: Tensor
-) -> Tensor:
+    canvas: Tensor, finer: Tensor, look: Tensor, matte: Tensor, there: Tensor, a: Tensor, decode: Tensor, encode: Tensor,
+    alone: bool = False,
+) -> Tensor:  # fmt: skip
     """N x C uint8 sRGB, sheet and head, of N pixels; arguments as `models.portrait.shade` describes them, but:
 
     Args:
@@ -78,11 +80,13 @@ def shade(
     guess = catmull_rom(canvas, a[:, 6:8], *canvas.shape[:2])
     colour = torch.where(total < _LITTLE, guess, colour / total.clamp(min=_LITTLE))
     share = torch.where(opacity < 0.996, opacity, 1)[:, None]
-    rest, both = 1 - share, torch.ones_like(share)
+    rest, both, whole = 1 - share, torch.ones_like(share), torch.ones_like(share)
     if out.shape[1] == 4:
-        rest = rest * out[:, 3:].float() / 255
-        both = share + rest
-    mixed = (share * colour + rest * decode[out[:, :3].long()]) / both.clamp(min=_LITTLE)
+        theirs = rest * out[:, 3:].float() / 255
+        both = share + theirs
+        if alone:
+            rest, whole = theirs, both
+    mixed = (share * colour + rest * decode[out[:, :3].long()]) / whole.clamp(min=_LITTLE)
     drawn = torch.cat([encode[(mixed.clamp(0, 65535) + 0.5).long()], (255 * both + 0.5).to(torch.uint8)], 1)
     return torch.where((there & (opacity > 0.004))[:, None], drawn[:, : out.shape[1]], out)
 
@@ -100,9 +104,9 @@ class TorchShader:
 
     def draw(
         self, view, canvas: np.ndarray, projected: np.ndarray, triangles: np.ndarray, attributes: np.ndarray, knots: np.ndarray,
-        boxes: Sequence[tuple[int, int, int, int]], cut_out: bool = False,
+        boxes: Sequence[tuple[int, int, int, int]], matte: Matte = None,
     ) -> np.ndarray:  # fmt: skip
-        """H x W x 3 uint8; with `cut_out` x 4, the people alone.
+        """H x W x 3 uint8; with a matte x 4.
 
         Args:
             triangles: one of few arrays that never change.
@@ -111,7 +115,7 @@ class TorchShader:
         """
         kept = self._kept.setdefault(view, {})
         lent = canvas is not view.canvas
-        key = id(triangles), attributes.shape[1], lent, cut_out
+        key = id(triangles), attributes.shape[1], lent, matte
         corners = np.zeros((_BOXES, 4), np.int64)
         corners[: len(boxes)] = boxes
         arrays = [projected.astype(np.float32), attributes.astype(np.float32), knots.astype(np.float32), corners]
@@ -119,26 +123,27 @@ class TorchShader:
             (tall, wide), rooms = view.room, view.rooms
             arrays.append(np.stack([canvas[top : top + tall, left : left + wide] for left, top in rooms]))
         if key not in kept:  # the triangles are held, so that their id stays their own
-            kept[key] = triangles, Replay(_Drawing(self, view, triangles, cut_out).picture, arrays, self.device)
+            kept[key] = triangles, Replay(_Drawing(self, view, triangles, matte).picture, arrays, self.device)
         return kept[key][1].picture(*arrays)
 
-    def pictures(self, view, cut_out: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def pictures(self, view, matte: Matte) -> tuple[Tensor, Tensor, Tensor]:
         """A view's canvas, matte and sheet on the device."""
         kept = self._kept.setdefault(view, {})
         if "canvas" not in kept:
             kept["canvas"], kept["matte"] = self._send(view.canvas), self._send(view.matte)
-        sheet = "finer_cut_out" if cut_out else "finer"
+        sheet = "sheet", matte
         if sheet not in kept:
-            kept[sheet] = self._send(getattr(view, sheet))
+            kept[sheet] = self._send(view.sheet(matte))
         return kept["canvas"], kept["matte"], kept[sheet]
 
 
 class _Drawing:
     """Everything that stays the same from frame to frame, on the device."""
 
-    def __init__(self, shader: TorchShader, view, triangles: np.ndarray, cut_out: bool):
+    def __init__(self, shader: TorchShader, view, triangles: np.ndarray, matte: Matte):
         send, sheet = shader._send, view.surround
-        self.canvas, self.matte, self.finer = shader.pictures(view, cut_out)
+        self.canvas, self.matte, self.finer = shader.pictures(view, matte)
+        self.alone = matte == ALONE
         self.decode, self.encode = shader._decode, shader._encode
         self.triangles, self.rooms, self.room = send(triangles), view.rooms, view.room
         self.sheet, self.rest, self.depth = send(sheet.cells), send(sheet.rest), 1 + 1e-3 * send(sheet.order)
@@ -174,7 +179,7 @@ class _Drawing:
         return out[:-1].view(*size, -1)
 
     def _shade(self, canvas: Tensor, look: Tensor, triangle: Tensor, carried: Tensor) -> Tensor:
-        return shade(canvas, self.finer, look, self.matte, triangle >= 0, carried, self.decode, self.encode)
+        return shade(canvas, self.finer, look, self.matte, triangle >= 0, carried, self.decode, self.encode, self.alone)
 
     def _refine(self, out, canvas, motion, owners, weights, attributes, box) -> None:
         """Draws a box finer and writes its cells' means into `out`; as many cells as of the largest box, whatever its size."""

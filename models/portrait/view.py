@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from models.code import FaceCode
-from models.matting import foreground
+from models.matting import Matte, with_alpha
 from models.portrait.shade import twice_as_fine
 from models.portrait.surround import Surround
 
@@ -46,11 +46,11 @@ class View:
     alpha: np.ndarray
 
     @cached_property
-    def finer(self) -> np.ndarray:
-        """The picture, `twice_as_fine`."""
-        return twice_as_fine(self.image)
+    def _sheets(self) -> dict[Matte, np.ndarray]:
+        return {}
 
-    @cached_property
-    def finer_cut_out(self) -> np.ndarray:
-        """The people alone, with their alpha, `twice_as_fine`."""
-        return twice_as_fine(np.dstack([foreground(self.image, self.alpha), self.alpha]))
+    def sheet(self, matte: Matte) -> np.ndarray:
+        """The picture, with a matte its alpha as well, `twice_as_fine`."""
+        if matte not in self._sheets:
+            self._sheets[matte] = twice_as_fine(with_alpha(self.image, self.alpha, matte))
+        return self._sheets[matte]

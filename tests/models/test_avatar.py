@@ -21,6 +21,7 @@ from models.avatar.shell import Shell, icosphere
 from models.avatar.space import SIZE, CodeSpace
 from models.code import Camera, FaceCode, Person
 from models.errors import ModelError
+from models.matting import ALONE, BESIDE
 from models.portrait.shade import facing
 from models.prior.face import EXPRESSIONS
 from models.raster.cpu import interpolate, rasterise
@@ -211,13 +212,16 @@ def test_an_avatar_is_cut_out_with_its_alpha(prior, avatar, pose):
     whole = fast.render(code).astype(int)
     for renderer in (fast, plain):
         renderer.set_alpha(alpha)
-    cut = fast.render(code, matte=True).astype(int)
+    cut = fast.render(code, matte=ALONE).astype(int)
     assert cut.shape == (128, 96, 4) and (cut[:10, :3, 3] == 0).all() and (cut[-4:, :, 3] == 255).all()
     assert cut[64, 48, 3] == 255 and np.abs(cut[64, 48, :3] - whole[64, 48]).max() <= 1
-    apart = np.abs(plain.render(code, matte=True).astype(int) - cut)
+    apart = np.abs(plain.render(code, matte=ALONE).astype(int) - cut)
     apart[cut[..., 3] < 3] = 0
     assert np.quantile(apart, 0.995) <= 2
     assert np.array_equal(fast.render(code).astype(int), whole)
+    both = fast.render(code, matte=BESIDE).astype(int)
+    assert np.array_equal(both[..., :3], whole) and np.array_equal(both[..., 3], cut[..., 3])
+    assert np.quantile(np.abs(plain.render(code, matte=BESIDE).astype(int) - both), 0.995) <= 2
 
 
 def test_layers_lie_over_each_other(prior, avatar):
@@ -286,7 +290,7 @@ def test_torch_draws_what_numba_draws(prior, avatar):
     agree(avatar, prior, "cpu")
 
 
-@pytest.mark.parametrize("matte", [False, True])
+@pytest.mark.parametrize("matte", [None, ALONE, BESIDE])
 def test_nothing_in_the_torch_drawing_waits_for_the_device(prior, avatar, captured, matte):
     renderer = TorchAvatarRenderer(avatar, prior, "cpu")
     renderer.set_alpha(np.full((128, 96), 255, np.uint8))

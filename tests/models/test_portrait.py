@@ -8,6 +8,7 @@ import pytest
 
 from models.code import FaceCode
 from models.head import Head, with_look
+from models.matting import ALONE, BESIDE
 from models.portrait.mouth import openness, teeth_texture
 from models.portrait.render import Portrait, content_box
 from models.portrait.shade_torch import TorchShader
@@ -130,7 +131,7 @@ def test_torch_draws_lent_mouths_as_numba_does(sitter, prior):
         assert (apart > 2).mean() < 1e-3 and apart.mean() < 0.05
 
 
-@pytest.mark.parametrize("matte", [False, True])
+@pytest.mark.parametrize("matte", [None, ALONE, BESIDE])
 def test_nothing_in_the_torch_drawing_waits_for_the_device(sitter, captured, matte):
     head, _, _, _, portrait, view = sitter
     other = Portrait(portrait.head, portrait.layer)
@@ -192,13 +193,13 @@ def test_codes_at_the_bounds_give_finite_pictures(sitter):
 
 def test_cut_out_the_person_moves_with_their_alpha(sitter):
     head, code, picture, matte, portrait, view = sitter
-    still = portrait.render(view, code, matte=True)
+    still = portrait.render(view, code, matte=ALONE)
     assert still.shape == (*picture.shape[:2], 4)
     inside, outside = cv2.erode(matte, np.ones((5, 5))) > 0, cv2.dilate(matte, np.ones((9, 9))) == 0
     assert (still[inside, 3] == 255).all() and (still[outside, 3] == 0).all()
     assert psnr(still[..., :3], picture, inside) > 30
     target = head.code(expression(jawOpen=0.4), turned(0.3))
-    moved, truth = portrait.render(view, target, matte=True), head.picture(target)
+    moved, truth = portrait.render(view, target, matte=ALONE), head.picture(target)
     person = np.abs(truth.astype(int) - truth[0, 0]).sum(-1) > 0
     person[330:] = False  # the neck's cut edge
     alpha = moved[..., 3] > 127
@@ -207,12 +208,23 @@ def test_cut_out_the_person_moves_with_their_alpha(sitter):
 
 
 @pytest.mark.parametrize("pose", [(0, 0, 0), (0.5, 0.1, 0)])
-def test_torch_cuts_out_what_numba_cuts_out(sitter, pose):
+def test_beside_the_picture_as_it_is_lies_the_alpha_of_who_is_cut_out(sitter, pose):
+    head, _, _, _, portrait, view = sitter
+    target = head.code(expression(jawOpen=0.4), turned(*pose), (0.1, 0))
+    whole, cut, both = (portrait.render(view, target, matte=matte) for matte in (None, ALONE, BESIDE))
+    assert np.array_equal(both[..., :3], whole) and np.array_equal(both[..., 3], cut[..., 3])
+    assert not np.array_equal(cut[..., :3], whole)
+
+
+@pytest.mark.parametrize("matte", [ALONE, BESIDE])
+@pytest.mark.parametrize("pose", [(0, 0, 0), (0.5, 0.1, 0)])
+def test_torch_cuts_out_what_numba_cuts_out(sitter, pose, matte):
     head, _, _, _, portrait, view = sitter
     target = head.code(expression(jawOpen=0.4), turned(*pose), (0.1, 0))
     other = Portrait(portrait.head, portrait.layer)
     other._shader = TorchShader("cpu")
-    fast, slow = portrait.render(view, target, matte=True).astype(int), other.render(view, target, matte=True).astype(int)
+    fast, slow = (one.render(view, target, matte=matte).astype(int) for one in (portrait, other))
     apart = np.abs(fast - slow)
-    apart[fast[..., 3] == 0] = 0
+    if matte == ALONE:
+        apart[fast[..., 3] == 0] = 0
     assert (apart.max(-1) > 2).mean() < 1e-3

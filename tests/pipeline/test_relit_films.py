@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from capture.frame import Frame
-from capture.matte import SelfieMatte, SteadyMask, sharpened
+from capture.matte import FilmMatte
 from capture.media import open_media
-from capture.motion import Motion, Moved
 from models.light.presets import PRESETS
 from pipeline.backdrop import TRANSPARENT
 from pipeline.relight import Behind, Relighting, relit_frames, relit_picture
 from pipeline.relighting import look_at
 from tests.conftest import write_clip
 from tests.relight_figures import flicker_of
-
-
-def steady_mattes(frames: list[Frame]) -> list[np.ndarray]:
-    motion, steady, out, before = Motion(), SteadyMask(), [], 0.0
-    with SelfieMatte(quick=True) as mattes:
-        for frame in frames:
-            moved = Moved.after(frame.time - before, motion(frame.image))
-            out.append(sharpened(steady(mattes.mask(frame.image), moved), frame.image, quick=True))
-            before = frame.time
-    return out
 
 
 def test_light_stays_on_people_who_move(performer, prior, tmp_path):
@@ -34,7 +22,8 @@ def test_light_stays_on_people_who_move(performer, prior, tmp_path):
     shot, light, frames = look_at(clip, prior), PRESETS["window"](), list(clip)
     length = frames[-1].time
 
-    mattes = steady_mattes(frames)
+    with FilmMatte(quick=True) as of:
+        mattes = [of(frame) for frame in frames]
 
     def alone(how: Relighting) -> list[np.ndarray]:
         behind = Behind(TRANSPARENT, clip.width, clip.height)

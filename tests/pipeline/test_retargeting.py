@@ -145,7 +145,7 @@ def test_a_better_fit_of_the_driver_does_not_make_the_picture_jump():
     class Puppet:
         person, rest, base, is_video = person(), np.zeros(52), code(), False
 
-        def __call__(self, code, camera, time, plate=None, matte=False):
+        def __call__(self, code, camera, time, plate=None, matte=None):
             shown.append(code)
 
     puppet = Puppet()
