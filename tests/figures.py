@@ -368,9 +368,9 @@ def yale(media: Path) -> None:
 
 def relight(media: Path) -> None:
     """The laws of light, flicker, skin tones and speed on real clips."""
-    from tests.relight_figures import flicker, laws, speed, tones
+    from tests.relight_figures import flicker, flicker_of_moved, laws, speed, tones
 
-    for measured in (laws, flicker, tones, speed):
+    for measured in (laws, flicker, flicker_of_moved, tones, speed):
         measured(media, row, head)
 
 

@@ -14,7 +14,10 @@ import numpy as np
 from capture.frame import Frame
 from capture.media import open_media
 from capture.sinks import NullSink, fitted
+from models.light.presets import PRESETS
 from models.prior.face import load_prior
+from pipeline.ensemble import open_ensemble
+from pipeline.lit_puppet import lit
 from pipeline.live.engine import Engine, Pace
 from pipeline.live.loop import LiveLoop
 from pipeline.puppet import open_puppet
@@ -54,18 +57,20 @@ def engine(media: Path, row, head) -> None:
     mesh.close()
     alone = float(np.median(times[10:]))
     head("source", "pictures a second", "age p50 ms", "age p95 ms", "track ms", "encode ms", "draw ms", "face mesh alone ms")
-    for source in ("builtin", str(AVATAR)):
+    for source, light in (("builtin", None), (str(AVATAR), None), ("builtin", "window"), ("builtin", "noon")):
         if source != "builtin" and not AVATAR.exists():
             row(source, "run `avatar` first", *[""] * 6)
             continue
-        loop = LiveLoop(prior, open_puppet(source, prior))
+        who = open_ensemble(source, prior)
+        loop = LiveLoop(prior, who if light is None else lit(who, PRESETS[light](), prior))
         for frame in camera(media / CLIP, 60, 4):  # compiled, and the driver known
             loop(frame)
         loop.clock.seconds.clear()
         report = Engine(lambda: camera(media / CLIP, 60, 20), loop, NullSink(), Pace(real_time=False)).run()
         loop.close()
         stage = {name: row_["median_ms"] for name, row_ in report["stages"].items()}
-        row(Path(source).stem, report["fps"], report["age_ms"]["p50"], report["age_ms"]["p95"], stage["track"], stage["encode"],
+        name = Path(source).stem if light is None else f"{Path(source).stem}, under `{light}`"
+        row(name, report["fps"], report["age_ms"]["p50"], report["age_ms"]["p95"], stage["track"], stage["encode"],
             stage["draw"], 1e3 * alone)  # fmt: skip
 
 
