@@ -37,8 +37,12 @@ class LitPuppet:
         seen = self.puppet(code, camera, time, plate, matte or BESIDE)
         alpha = seen[..., 3].astype(np.float32) / 255
         share = np.ones_like(alpha) if matte == ALONE else edges_left_out(alpha)
-        relit = self._relit(np.ascontiguousarray(seen[..., :3]), code, alpha, self.light, share, camera=camera)
+        picture, turned = np.ascontiguousarray(seen[..., :3]), self.puppet.turned(code)
+        relit = self._relit(picture, code, alpha, self.light, share, camera=camera, turned=turned)
         return relit if matte is None else np.dstack([relit, seen[..., 3]])
+
+    def turned(self, code: FaceCode) -> None:
+        return None
 
 
 def lit(

@@ -18,6 +18,7 @@ from models.portrait.view import View
 from models.prior.face import AnnyPrior
 from pipeline.errors import Refusal
 from pipeline.progress import Listener, silent
+from pipeline.smoothing import nearest_rotation
 from pipeline.source import Source, head_feature, mouth_feature, open_source, prepare_source
 
 _HEAD_LEAD, _HEAD_SWITCH = 0.6, 0.2  # the whole picture changes with the view, so it is left late: at some 12 degrees
@@ -55,6 +56,13 @@ class Puppet(Protocol):
         Args:
             plate: a picture that keeps its own motion, drawn instead of the person's own pictures (a portrait's alone).
             matte: H x W x 4 instead, with people's alpha.
+        """
+        ...
+
+    def turned(self, code: FaceCode) -> np.ndarray | None:
+        """3 x 3, by how much the head of the picture shown last has turned to a code, its light and shadows with it.
+
+        None where a head is lit as it would be where it turns.
         """
         ...
 
@@ -109,6 +117,7 @@ class PortraitPuppet:
         self.source = source
         self.person, self.rest, self.is_video = source.person, source.rest, source.is_video
         self.base = source.views[0].code
+        self._shown = self.base.rotation
         self._heads, self._mouths = Chooser(_HEAD_LEAD, _HEAD_SWITCH), Chooser(_MOUTH_LEAD, _MOUTH_SWITCH)
 
     def again(self) -> PortraitPuppet:
@@ -118,15 +127,20 @@ class PortraitPuppet:
         self, code: FaceCode, camera: Camera, time: float, plate: View | None = None, matte: Matte = None
     ) -> np.ndarray:  # fmt: skip
         if plate is not None:
+            self._shown = plate.code.rotation
             return self._render(plate, code, camera, time, matte)
         views = self.source.views
         near = [float(np.linalg.norm(head_feature(v.code) - head_feature(code))) for v in views]
         (number, share), *other = self._heads(near, time)
+        self._shown = nearest_rotation(sum(part * views[k].code.rotation for k, part in ((number, share), *other)))
         image = self._render(views[number], code, camera, time, matte)
         for old, _ in other:
             before = self._render(views[old], code, camera, time, matte)
             image = np.round(before + share * (image.astype(np.float32) - before)).astype(np.uint8)
         return image
+
+    def turned(self, code: FaceCode) -> np.ndarray:
+        return code.rotation @ self._shown.T
 
     def _render(self, view: View, code: FaceCode, camera: Camera, time: float, matte: Matte) -> np.ndarray:
         bank = self.source.mouths
@@ -168,6 +182,9 @@ class AvatarPuppet:
             self.renderer.set_alpha(self._scene_alpha())
             self._matted = True
         return self.renderer.render(code, camera, matte)
+
+    def turned(self, code: FaceCode) -> None:
+        return None
 
     def _scene_alpha(self) -> np.ndarray:
         """H x W uint8: what of the scene is the person. Behind the head it holds no more than a guess, so that is nobody."""

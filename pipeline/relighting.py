@@ -21,7 +21,7 @@ from models.prior.face import AnnyPrior
 from models.prior.reflectance import load_reflectance
 from models.raster.cpu import rasterise
 from models.relight.nose import raised
-from models.relight.shading import Change, Shader, applied, change
+from models.relight.shading import Change, Shader, applied, change, joined
 from models.relight.shape_from_shading import Glance, shape_from_shading
 from models.relight.surface import LitHead, unit
 from pipeline.close_tracking import track_closely
@@ -51,6 +51,8 @@ _GLOSS_BY_TONE = 0.7  # ... or dark: by this power of it
 _GRAZING = 0.25  # cosine to the camera below which skin tells little
 _IN_FRONT = 0.004  # metres behind what is seen there at which a vertex is hidden
 _SHAPED_BY = 3  # looks at most that tell a shape
+_TOP, _CHIN = 10, 152  # landmarks
+_NECK = 0.35  # of a face's height below its chin in which a neck ends
 _FEWEST = 60  # vertices that tell a light
 _LEAST = 0.3  # of the skin seen, neither black nor white, that tells one
 _SATURATED, _DARK = 250, 6  # sRGB codes beyond which a pixel tells no light
@@ -226,15 +228,32 @@ class Relit:
 
     def change(
         self, image: np.ndarray, code: FaceCode, matte: np.ndarray, light: Light, gain: np.ndarray | None = None,
-        camera: Camera | None = None,
+        camera: Camera | None = None, turned: np.ndarray | None = None,
     ) -> Change:  # fmt: skip
         """How the picture is to change; arguments as of a call."""
+        size = self.size(image)
+        lights = self._lights(light, gain, turned)
+        first, after, *rest = self.shader(code, matte, lights, *size, camera)
+        return change(joined(first, rest[0], self._of_head(code, camera, size[0])) if rest else first, after)
+
+    def _lights(self, light: Light, gain: np.ndarray | None, turned: np.ndarray | None) -> list[Light]:
+        """What a picture is lit by and what it is to be lit by; where its head carries a light along, what the rest is lit by."""
         own = self.source if gain is None else self.source.times(gain)
-        return change(*self.shader(code, matte, [own, light], *self.size(image), camera))
+        return [own, light] if turned is None else [own.carried(turned), light, own]
+
+    def _of_head(self, code: FaceCode, camera: Camera | None, height: int) -> np.ndarray:
+        """H float32 in [0, 1]: rows of a picture in which people move with their heads, down to a neck in which that ends."""
+        camera = camera or self.person.camera
+        lit = self.shader.lit
+        top, chin = camera.project(lit.prior.at_landmarks(lit.head.posed(code))[[_TOP, _CHIN]])[:, 1]
+        rows = (np.arange(height) + 0.5) * camera.height / height
+        share = np.clip(1 - (rows - chin) / max(_NECK * (chin - top), 1.0), 0, 1)
+        return (share * share * (3 - 2 * share)).astype(np.float32)
 
     def __call__(
         self, image: np.ndarray, code: FaceCode, matte: np.ndarray, light: Light, share: np.ndarray | None = None,
         gain: np.ndarray | None = None, camera: Camera | None = None, moved: Moved | None = None,
+        turned: np.ndarray | None = None,
     ) -> np.ndarray:  # fmt: skip
         """H x W x 3 uint8 sRGB: the picture with its person under another light.
 
@@ -243,18 +262,21 @@ class Relit:
             share: H x W in [0, 1], how far each pixel changes; None is the matte.
             gain: 3, by how much this frame's own light differs from the shot's.
             camera: that the picture is seen through, where it is not the person's.
+            turned: 3 x 3, by how much the head has turned since it was taken, in a picture that was moved: light and shadows on
+                it went along.
             moved: since the frame before of a video, for other devices than `cpu`, where `Carried` makes changes steady.
         """
         share = matte if share is None else share
         if self.device == "cpu":
-            return applied(image, self.change(image, code, matte, light, gain, camera), share)
-        own = self.source if gain is None else self.source.times(gain)
+            return applied(image, self.change(image, code, matte, light, gain, camera, turned), share)
         if self._on_device is None:
             from models.relight.shading_torch import TorchShader
 
             self._on_device = TorchShader(self.shader, self.device)
         camera = camera or self.person.camera
-        return self._on_device(image, code, matte, (own, light), share, *self.size(image), camera, moved)
+        lights, size = self._lights(light, gain, turned), self.size(image)
+        of_head = None if turned is None else self._of_head(code, camera, size[0])
+        return self._on_device(image, code, matte, lights, share, *size, camera, moved, of_head)
 
 
 def edges_left_out(matte: np.ndarray) -> np.ndarray:

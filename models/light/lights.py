@@ -168,6 +168,12 @@ class Light:
             self, turn=self.turn + radians, lamps=tuple(one.turned(rotation) for one in self.lamps), environment=behind
         )
 
+    def carried(self, rotation: np.ndarray) -> Light:
+        """The same light carried around the head by a 3 x 3 rotation: what came from d now comes from R d."""
+        back = _GRID @ rotation  # rows: R^T d
+        grids = (sampled(one, back, self.turn) for one in (self.soft, self.glossy, self.diffuse))
+        return Light(*grids, tuple(one.turned(rotation) for one in self.lamps))
+
     def exposed(self, stops: float) -> Light:
         """The same light 2^stops as bright."""
         return self.times(np.full(3, 2.0**stops))

@@ -138,6 +138,13 @@ class Change:
     becomes: np.ndarray
 
 
+def joined(above: Shaded, below: Shaded, share: np.ndarray) -> Shaded:
+    """One shading as far as `share` (H, in [0, 1]) says of each row, another for the rest."""
+    part = share.astype(np.float32)[:, None, None]
+    mix = lambda one, other: other + part * (one - other)
+    return Shaded(mix(above.diffuse, below.diffuse), mix(above.gloss, below.gloss), above.wanted)
+
+
 class Shader:
     """Shades one person's head under any light."""
 

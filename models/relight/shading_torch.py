@@ -7,6 +7,7 @@ run in a fixed order. Resizing and averaging are products with small matrices. N
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import cv2
@@ -60,14 +61,15 @@ class TorchShader:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
     def __call__(
-        self, image: np.ndarray, code: FaceCode, matte: np.ndarray, lights: tuple[Light, Light], share: np.ndarray,
-        height: int, width: int, camera: Camera, moved: Moved | None = None,
+        self, image: np.ndarray, code: FaceCode, matte: np.ndarray, lights: Sequence[Light], share: np.ndarray,
+        height: int, width: int, camera: Camera, moved: Moved | None = None, of_head: np.ndarray | None = None,
     ) -> np.ndarray:  # fmt: skip
         """H x W x 3 uint8 sRGB: the picture from the first light to the second; arguments as of `Relit` and `Shader`.
 
         Args:
             height, width: in which it is shaded.
             moved: since the picture that was drawn before; None is for one by itself.
+            of_head: H in [0, 1], rows in which the first light is the picture's; a third one is of the rest.
         """
         posed = self._shader.lit.head.posed(code).astype(np.float32)
         centre = posed[self._shader.lit.prior.part == 0].mean(0).astype(np.float64)
@@ -85,19 +87,21 @@ class TorchShader:
             np.ascontiguousarray(image), np.ascontiguousarray(matte, np.float32), np.ascontiguousarray(share, np.float32), posed,
             numbers, grids, np.array(told, np.float32).reshape(-1, _LIT), motion,
             np.float32([0.0 if moved is None else moved.kept]),
+            np.ones(height, np.float32) if of_head is None else of_head,
         )  # fmt: skip
-        key = (image.shape, matte.shape, height, width, len(lamps[0]), len(lamps[1]))
+        counts = tuple(map(len, lamps))
+        key = (image.shape, matte.shape, height, width, counts)
         if key not in self._replays:
             self._prepare(matte.shape[:2], height, width)
-            draw = partial(self._drawn, height, width, len(lamps[0]))
+            draw = partial(self._drawn, height, width, counts)
             self._replays = {key: Replay(draw, arrays, self.device)}
         return self._replays[key].picture(*arrays)
 
     def _drawn(
-        self, height: int, width: int, before: int, image: Tensor, matte: Tensor, share: Tensor, posed: Tensor, numbers: Tensor,
-        grids: Tensor, lamps: Tensor, motion: Tensor, kept: Tensor,
+        self, height: int, width: int, counts: tuple[int, ...], image: Tensor, matte: Tensor, share: Tensor, posed: Tensor,
+        numbers: Tensor, grids: Tensor, lamps: Tensor, motion: Tensor, kept: Tensor, of_head: Tensor,
     ) -> Tensor:  # fmt: skip
-        rotation, (focal, wide, tall, turn, other_turn, glossiness) = numbers[:9].view(3, 3), numbers[9:].unbind()
+        rotation, (focal, wide, tall, *turns, glossiness) = numbers[:9].view(3, 3), numbers[9:].unbind()
         normals = self._normals(posed)
         there = self._directions @ rotation.T
         view = _unit(-posed)
@@ -108,7 +112,7 @@ class TorchShader:
         lit = reach * self._seen
         openness = lit.sum(1) / (reach.sum(1) + 1e-9)
         values = []
-        for grid, turned in zip(grids, (turn, other_turn)):
+        for grid, turned in zip(grids, turns):
             diffuse = lit @ _sampled(grid[..., :3], there, turned) * (4 / len(self._directions))
             values += [diffuse, _sampled(grid[..., 3:6], mirrored, turned) * (reflected * openness)[:, None]]
         # as `models.relight.surface.surface`
@@ -141,8 +145,7 @@ class TorchShader:
         front = _unit((normals * facing).sum(0))
         front = torch.where(facing.sum() > 0, front, -self._forward)
         shaded = []
-        for k, (grid, turned) in enumerate(zip(grids, (turn, other_turn))):
-            own = lamps[:before] if k == 0 else lamps[before:]
+        for k, (grid, turned, own) in enumerate(zip(grids, turns, lamps.split(counts))):
             soft = _sampled(grid[..., 6:], _unit(around[..., :3]).reshape(-1, 3), turned).view(*around.shape[:2], 3)
             soft = _resized(soft * around[..., 4:], height, width)
             bounce = BOUNCE * _sampled(grid[..., 6:], front[None], turned)[0]
@@ -157,7 +160,10 @@ class TorchShader:
                 more, glitter = _lamp_light(lamp, shadow, normal, position, shine)
                 diffuse, gloss = diffuse + more, gloss + glitter
             shaded.append((diffuse, gloss))
-        (was, was_gloss), (becomes, gloss) = shaded
+        (was, was_gloss), (becomes, gloss), *rest = shaded
+        for still, still_gloss in rest:  # as `joined`
+            part = of_head[:, None, None]
+            was, was_gloss = still + part * (was - still), still_gloss + part * (was_gloss - still_gloss)
         # as `change`
         inside = wanted.float()[..., None]
         count = inside.sum().clamp(min=1)

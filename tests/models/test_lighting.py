@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from models.code import Camera, FaceCode, Person
 from models.colour import DECODE, to_srgb8
@@ -330,3 +331,16 @@ def test_scattered_values_are_carried_everywhere():
     out = pulled_and_pushed(fields, weights)[..., 0]
     assert out[5, 5] == pytest.approx(2) and out[30, 45] == pytest.approx(4) and 2 <= out.min() <= out.max() <= 4
     assert out[8, 8] < 2.9 and out[28, 42] > 3.1
+
+
+def test_light_carried_around_lights_what_is_carried_along_alike():
+    light, away = PRESETS["window"]().turned(0.7) + directional((0.3, -0.5, -1)), spread_directions(200)
+    rotation = Rotation.from_rotvec([0.2, 0.5, -0.3]).as_matrix()
+    carried = light.carried(rotation)
+    for kind in ("around", "reflected", "shaded"):
+        before, after = getattr(light, kind)(away), getattr(carried, kind)(away @ rotation.T)
+        assert np.abs(after - before).mean() < 0.02 * before.mean()
+        assert np.abs(getattr(carried, kind)(away) - before).mean() > 0.05 * before.mean()
+    assert np.allclose(carried.lamps[-1].direction, rotation @ light.lamps[-1].direction)
+    same = light.carried(np.eye(3))
+    assert np.allclose(same.around(away), light.around(away), atol=0.02 * light.around(away).max())

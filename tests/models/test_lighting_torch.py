@@ -13,6 +13,7 @@ from models.light.presets import PRESETS
 from models.relight.shading_torch import TorchShader
 from pipeline.relighting import Shot
 from tests.conftest import by_shapes_alone
+from tests.conftest import turned as head_turned
 
 _NEAR = ambient_light(np.full(3, 0.1), (
     Lamp("point", np.array([0.4, 0.3, 0.2]), position=np.array([0.4, -0.3, -0.4])),
@@ -23,14 +24,14 @@ _NEAR = ambient_light(np.full(3, 0.1), (
 _RIM = 12  # sRGB codes where the head ends: OpenCV tells distances from there to a few per cent
 
 
-def both(shot: Shot, portrait: np.ndarray, light, device: str, fine: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def both(shot: Shot, portrait: np.ndarray, light, device: str, fine: bool = False, turned=None) -> tuple[np.ndarray, np.ndarray]:
     relit, performance = shot.people[0]
     relit = copy.copy(relit)
     relit._side = 288 if not fine else relit._side
     other = copy.copy(relit)
-    other._device, other._on_device = "torch", TorchShader(relit.shader, device)
+    other.device, other._on_device = "torch", TorchShader(relit.shader, device)
     matte = np.clip(1.5 - np.hypot(*(np.mgrid[0:512, 0:512] - 250)) / 200, 0, 1).astype(np.float32)
-    return tuple(one(portrait, performance.code(0), matte, light) for one in (relit, other))
+    return tuple(one(portrait, performance.code(0), matte, light, turned=turned) for one in (relit, other))
 
 
 @pytest.mark.parametrize("name", ["noon", "near"])
@@ -40,6 +41,15 @@ def test_torch_makes_the_pictures_that_numba_makes(name, shot, portrait):
     off = np.abs(numba.astype(int) - torch)
     assert np.abs(numba.astype(int) - portrait).mean() > 3  # it does change
     assert off.mean() < 0.15 and np.percentile(off, 99.9) <= _RIM
+
+
+def test_torch_knows_of_light_that_went_along_with_a_head(shot, portrait):
+    turned = head_turned(0.4)
+    numba, torch = both(shot, portrait, PRESETS["noon"](), "cpu", turned=turned)
+    off = np.abs(numba.astype(int) - torch)
+    assert off.mean() < 0.15 and np.percentile(off, 99.9) <= _RIM
+    still = both(shot, portrait, PRESETS["noon"](), "cpu")[0]
+    assert np.abs(numba.astype(int) - still).mean() > 10 * off.mean()
 
 
 def test_nothing_waits_for_the_device(shot, portrait, captured):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from models.colour import ENCODE
+from models.light.lights import Lamp, ambient_light
 from models.light.presets import PRESETS
 from models.matting import ALONE, BESIDE
 from pipeline.ensemble import open_ensemble
 from pipeline.lit_puppet import lit
 from tests.conftest import expression, turned
+from tests.relight_figures import as_known
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +46,39 @@ def test_cut_out_their_alpha_is_the_same_with_and_without_a_light(both):
         out = shining.again()(code, plain.person.camera, 0.0, matte=ALONE)
         assert out.shape == seen.shape and np.array_equal(out[..., 3], seen[..., 3])
         assert np.abs(out[..., :3].astype(int) - seen[..., :3])[seen[..., 3] == 255].mean() > 5
+
+
+def test_light_that_went_along_with_a_turned_head_is_known(shot):
+    """A grey head that was turned in a picture: under another light it looks as if it had stood there turned."""
+    relit, performance = shot.people[0]
+    relit = copy.copy(as_known(shot, lamp_from(-0.8)).people[0][0])
+    base, turn = performance.code(0), turned(0.4)
+    code = replace(base, rotation=turn @ base.rotation)
+    matte, size = np.ones((288, 288), np.float32), (288, 288)
+    seen = lambda light: [0.4 * one.diffuse + one.gloss for one in relit.shader(code, matte, [light], *size)][0]
+    coded = lambda linear: ENCODE[np.round(65535 * np.clip(linear, 0, 1)).astype(np.uint16)]
+    after = lamp_from(0.5)
+    image, wanted = coded(seen(relit.source.carried(turn))), coded(seen(after)).astype(float)
+    off = [np.abs(relit(image, code, matte, after, turned=how) - wanted).mean(-1) for how in (turn, None)]
+    posed = relit.shader.lit.head.posed(code)
+    points = relit.person.camera.project(relit.shader.lit.prior.at_landmarks(posed)) * (288 / relit.person.camera.width)
+    head = np.zeros(size, bool)
+    (left, top), (right, chin) = points[:468, :2].min(0).astype(int), points[:468, :2].max(0).astype(int)
+    head[top : chin - 2, left:right] = True
+    assert off[0][head].mean() < 1 and off[1][head].mean() > 8
+    # shoulders stay, and so does their light
+    below = slice(chin + (chin - top) // 2, None)
+    assert np.allclose(off[0][below], off[1][below])
+
+
+def lamp_from(x: float):
+    direction = np.array([x, -0.3, -1]) / np.linalg.norm([x, -0.3, -1])
+    return ambient_light(np.full(3, 0.2), (Lamp("directional", np.full(3, 0.8), direction=direction),))
+
+
+def test_a_portrait_says_how_far_it_has_turned(both):
+    plain = both[0].again()
+    for angle in (0.0, 0.3):
+        code = replace(plain.base, rotation=turned(angle) @ plain.base.rotation)
+        plain(code, plain.person.camera, 0.0)
+        assert np.allclose(plain.turned(code), turned(angle), atol=1e-6)
