@@ -21,8 +21,6 @@ from models.light.presets import PRESETS
 from models.prior.face import AnnyPrior, load_prior
 from models.relight.shading import applied, change
 from pipeline.backdrop import KEEP, TRANSPARENT
-from pipeline.flow import pictures, prepare
-from pipeline.reenactment import Settings
 from pipeline.relight import Behind, Relighting, relit_frames, relit_picture
 from pipeline.relighting import Shot, look_at
 
@@ -33,10 +31,13 @@ _STEADY = (
     "talking_head_male_turning_25fps_512", "selfie_male_glasses_expressions_30fps_512x480",
     "speech_male_older_25fps_512_audio", "speech_female_flag_25fps_590_audio", "speech_female_blue_30fps_700_audio",
 )  # fmt: skip
+# looked at when mattes were made steady
+_LOOKED_AT = ("driver_female_frowns_gaze_30fps_512", "driver_female_winks_30fps_480", "speech_male_suit_vfr_700_audio")
 # nothing was chosen by these
-_OTHERS = ("driver_female_frowns_gaze_30fps_512", "driver_female_winks_30fps_480", "speech_male_suit_vfr_700_audio")
-_MOVED_LIGHTS = ("window", "noon", "rim")
-_MOVERS = ("speech_male_older_25fps_512_audio", "driver_female_frowns_gaze_30fps_512")
+_OTHERS = (
+    "driver_male_mouth_wide_30fps_480", "talking_head_male_suit_30fps_960", "outdoor_female_smiling_30fps_1280x720",
+    "selfie_female_expressions_blackbar_30fps_512", "driver_male_smile_greenscreen_25fps_512",
+)  # fmt: skip
 
 
 def _lamp(x: float, y: float, z: float, level: float = 1.0) -> Light:
@@ -135,7 +136,7 @@ def flicker(media: Path, row, head) -> None:
     """
     prior = load_prior()
     head("clip", *(f"{name}: by the input's motion, by its own, standing still" for name in LIGHTS))
-    for names in (_STEADY, _OTHERS):
+    for names in (_STEADY, _LOOKED_AT, _OTHERS):
         _flickers([next(media.glob(f"*/{name}.mp4")) for name in names], prior, row)
 
 
@@ -158,26 +159,6 @@ def _flickers(paths: list[Path], prior: AnnyPrior, row) -> None:
         found.append(values)
         row(path.stem[:28], *(", ".join(f"{v:.2f}" for v in cell) for cell in values))
     row("mean", *(", ".join(f"{v:.2f}" for v in cell) for cell in np.mean(found, 0)))
-
-
-def flicker_of_moved(media: Path, row, head) -> None:
-    """The same of pictures that are reenacted, lit over not lit, over people as they are matted in the frames not lit."""
-    prior = load_prior()
-    head("picture", "driver", *(f"{name}: by the unlit film's motion, by its own" for name in _MOVED_LIGHTS))
-
-    def film(source: str, driver: str, how: Settings) -> Iterator[np.ndarray]:
-        return (frame.image for frame in islice(pictures(prepare(source, driver, how, prior), how), _FRAMES))
-
-    for source in ("builtin", *map(str, sorted((media / "portrait").glob("photo_*")))):
-        for path in (next(media.glob(f"*/{name}.mp4")) for name in _MOVERS):
-            plain = list(film(source, str(path), Settings()))
-            with SelfieMatte() as mattes:
-                over = [_ALL * (mattes(picture) > 0.8) for picture in plain]
-            cells = []
-            for name in _MOVED_LIGHTS:
-                shown = (np.dstack(pair) for pair in zip(film(source, str(path), Settings(light=name)), over))
-                cells.append(flicker_of([Frame(picture) for picture in plain], shown))
-            row(Path(source).stem[:28], path.stem[:28], *(f"{a:.2f}, {b:.2f}" for a, b in cells))
 
 
 def flicker_of(clip: Iterable[Frame], relit: Iterator[np.ndarray]) -> tuple[float, float]:
