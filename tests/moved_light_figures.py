@@ -86,7 +86,7 @@ def carried(media: Path, row, head) -> None:
             skin = _skin_shown(known, performance.code(0), code, frames[k].shape[:2], prior)
             made = (one(code, photo.person.camera, 0.0) for one in (plain, lit))
             off.append([_off(one, frames[k], skin) for one in made])
-        row(name[:28], len(off), max(turns), *np.mean(off, 0))
+        row(name[:28], len(off), max(turns), *(f"{v:.3f}" for v in np.mean(off, 0)))
 
 
 def _skin_shown(known: Relit, photo: FaceCode, code: FaceCode, size: tuple[int, int], prior: AnnyPrior) -> np.ndarray:
