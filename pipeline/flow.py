@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from capture.frame import Frame
-from capture.matte import FilmMatte, selfie_matte
+from capture.matte import selfie_matte
 from capture.media import Media, open_media, probe
 from capture.writer import VideoWriter
 from models.avatar.avatar import is_avatar
@@ -24,6 +24,7 @@ from pipeline.builtin import BUILTIN, builtin_performance
 from pipeline.device import choose_device
 from pipeline.ensemble import Ensemble, open_ensemble
 from pipeline.errors import Refusal
+from pipeline.film_matte import FilmMatte
 from pipeline.lights import open_light
 from pipeline.lit_puppet import lit
 from pipeline.live.stream import reenact_causally

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 
 from capture.frame import Frame
-from capture.matte import SelfieMatte, SteadyMask, sharpened
+from capture.matte import SelfieMatte, sharpened
 from capture.media import Media, StillPicture, open_media, probe
-from capture.motion import Motion, Moved
+from capture.motion import Motion
 from capture.photo import check_photo_output, write_photo
 from capture.writer import VideoWriter
 from models.avatar.avatar import is_avatar
@@ -25,10 +25,12 @@ from models.light.harmonics import LUMINANCE
 from models.light.lights import Light
 from models.light.presets import PRESETS
 from models.matting import foreground
+from models.moved import Moved
 from models.prior.face import AnnyPrior
 from models.relight.carried import Carried
 from models.relight.shading import Change, applied
 from models.relight.wall import kept_on_wall
+from models.steady_mask import SteadyMask
 from pipeline.ahead import abreast, ahead
 from pipeline.backdrop import KEEP, TRANSPARENT, covering, open_picture
 from pipeline.builtin import BUILTIN

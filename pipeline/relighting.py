@@ -10,13 +10,13 @@ import numpy as np
 
 from capture.frame import FaceObservation
 from capture.media import Media
-from capture.motion import Moved
 from models.code import Camera, FaceCode, Person
 from models.colour import DECODE
 from models.head import Head
 from models.light.estimate import SkinSeen, estimated_light, lobes_of_directions
 from models.light.harmonics import LUMINANCE, HarmonicLight
 from models.light.lights import Light
+from models.moved import Moved
 from models.prior.face import AnnyPrior
 from models.prior.reflectance import load_reflectance
 from models.raster.cpu import rasterise

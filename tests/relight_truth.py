@@ -17,7 +17,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from capture.frame import Frame
 from capture.media import StillPicture, open_media
-from capture.motion import Motion, Moved
+from capture.motion import Motion
 from models.code import Camera, FaceCode, Person
 from models.colour import DECODE, to_srgb8
 from models.encoder.synthetic import SyntheticFaces
@@ -25,6 +25,7 @@ from models.head import Head, rotation_of_angles
 from models.light.harmonics import spread_directions
 from models.light.lights import Lamp, Light, ambient_light, light_of_environment
 from models.light.presets import PRESETS
+from models.moved import Moved
 from models.prior.face import EXPRESSIONS, AnnyPrior, load_prior
 from models.prior.reflectance import hair_colour, load_reflectance
 from models.prior.synthetic import vertex_normals

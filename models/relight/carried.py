@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numba import njit
 
-from capture.motion import Moved
+from models.moved import Moved
 from models.relight.shading import Change
 
 ANEW = 0.1  # of the sum of both ratios: where they differ by so much, half of that is kept

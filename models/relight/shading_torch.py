@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from capture.motion import Moved
 from models.code import Camera, FaceCode
 from models.colour import DECODE, ENCODE
 from models.light.gloss import F0, LEAST_COSINE, ROUGHNESS
 from models.light.lights import ROWS, Lamp, Light
 from models.light.transport import FAR, view_of_lamp
+from models.moved import Moved
 from models.raster.differentiable import interpolate, rasterise
 from models.relight.carried import ANEW, AROUND
 from models.relight.shading import BIAS, BOUNCE, FLOOR, MOST_GLOSS, Shader, shadow_side

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from capture.motion import STAYS, Moved
+from models.moved import STAYS, Moved
 from models.relight.carried import Carried
 from models.relight.shading import Change
 from models.relight.shading_torch import _carried

@@ -7,9 +7,9 @@ import copy
 import numpy as np
 import pytest
 
-from capture.motion import Moved
 from models.light.lights import Lamp, ambient_light
 from models.light.presets import PRESETS
+from models.moved import Moved
 from models.relight.shading_torch import TorchShader
 from pipeline.relighting import Shot
 from tests.conftest import by_shapes_alone

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from capture.matte import FilmMatte
 from capture.media import open_media
 from models.light.presets import PRESETS
 from pipeline.backdrop import TRANSPARENT
+from pipeline.film_matte import FilmMatte
 from pipeline.relight import Behind, Relighting, relit_frames, relit_picture
 from pipeline.relighting import look_at
 from tests.conftest import write_clip
