@@ -13,7 +13,7 @@ from models.avatar.avatar import Avatar, is_avatar, load_avatar
 from models.avatar.render import AvatarRenderer
 from models.code import Camera, FaceCode, Person
 from models.head import Head
-from models.matting import Matte
+from models.matting import BESIDE, Matte
 from models.portrait.view import View
 from models.prior.face import AnnyPrior
 from pipeline.errors import Refusal
@@ -26,6 +26,7 @@ _MOUTH_LEAD, _MOUTH_SWITCH = 0.12, 0.1
 _CHIN, _NOSE = 152, 1
 _FACE_OVAL = [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150,
               136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]  # fmt: skip
+_GAP = 1 / 32  # of the picture's longer side: gaps this narrow between head and shoulders are the neck
 _NECK = 0.3  # of the way from chin to nose that a raised chin lays bare
 
 
@@ -181,7 +182,10 @@ class AvatarPuppet:
         if matte is not None and not self._matted:
             self.renderer.set_alpha(self._scene_alpha())
             self._matted = True
-        return self.renderer.render(code, camera, matte)
+        picture = self.renderer.render(code, camera, matte)
+        if matte == BESIDE:
+            picture[..., 3] = without_gaps(picture[..., 3])
+        return picture
 
     def turned(self, code: FaceCode) -> None:
         return None
@@ -197,6 +201,15 @@ class AvatarPuppet:
         top[int(head[_CHIN, 1] - _NECK * (head[_CHIN, 1] - head[_NOSE, 1])) :] = 0  # below it the neck comes into sight
         alpha[top > 0] = 0
         return alpha
+
+
+def without_gaps(alpha: np.ndarray) -> np.ndarray:
+    """H x W uint8: an alpha closed where a learned head, which leaves its neck to the scene, doesn't meet the shoulders."""
+    size = round(_GAP * max(alpha.shape)) | 1
+    # beyond its sides a picture goes on as it ends
+    wide = cv2.copyMakeBorder(np.ascontiguousarray(alpha), size, size, size, size, cv2.BORDER_REPLICATE)
+    round_ = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    return cv2.morphologyEx(wide, cv2.MORPH_CLOSE, round_)[size:-size, size:-size]
 
 
 def rest_picture(puppet: Puppet, matte: Matte = None) -> np.ndarray:

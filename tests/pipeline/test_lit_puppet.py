@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from models.light.presets import PRESETS
 from models.matting import ALONE, BESIDE
 from pipeline.ensemble import open_ensemble
 from pipeline.lit_puppet import lit
+from pipeline.puppet import without_gaps
 from tests.conftest import expression, turned
 from tests.relight_figures import as_known
 
@@ -82,3 +84,20 @@ def test_a_portrait_says_how_far_it_has_turned(both):
         code = replace(plain.base, rotation=turned(angle) @ plain.base.rotation)
         plain(code, plain.person.camera, 0.0)
         assert np.allclose(plain.turned(code), turned(angle), atol=1e-6)
+
+
+def test_a_narrow_gap_at_a_neck_is_closed_and_nothing_else_changes():
+    alpha = np.zeros((512, 400), np.uint8)
+    cv2.ellipse(alpha, (200, 200), (80, 110), 0, 0, 360, 255, -1)
+    alpha[330:, 80:320] = 255
+    alpha[300:330, 150:250] = 255
+    whole = cv2.GaussianBlur(alpha, (0, 0), 1.5)
+    gap = whole.copy()
+    gap[312:320, 150:250] = 0
+    out = without_gaps(gap)
+    assert out[316, 160:240].min() > 250
+    rest = np.ones_like(alpha, bool)
+    rest[290:345, 60:340] = False
+    assert np.abs(out[rest].astype(int) - whole[rest]).max() < 40  # corners of a round outline in pixels
+    # what is closed of corners is a few pixels
+    assert (np.abs(out.astype(int) - whole) > 30).sum() < 400
