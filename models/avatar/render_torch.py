@@ -47,12 +47,11 @@ class TorchAvatarRenderer:
         lighting = Lighting(self.shape, avatar.space, avatar.light)
         self._light, self._middle = send(lighting.light), send(lighting.middle)
         self._bare = send(avatar.shell.vertices)
-        self._scene = send(avatar.scene).float().permute(2, 0, 1)[None]
         # pixels as `grid_sample` counts them: from -1 to 1 between the picture's sides
         columns, rows = np.arange(avatar.width, dtype=np.float32), np.arange(avatar.height, dtype=np.float32)
         self._grid = send(np.stack(np.meshgrid(columns, rows), -1))
         self._to_sides = send(np.float32([2 / avatar.width, 2 / avatar.height]))
-        self._scenes: dict[Matte, Tensor] = {None: self._scene}
+        self._scenes: dict[Matte, Tensor] = {None: send(avatar.scene).float().permute(2, 0, 1)[None]}
         self._replays: dict[Matte, Replay] = {}
 
     def _send(self, array: np.ndarray) -> Tensor:
