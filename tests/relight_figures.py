@@ -10,14 +10,17 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from capture.frame import Frame
-from capture.matte import SelfieMatte
+from capture.matte import SelfieMatte, selfie_matte
 from capture.media import Excerpt, StillPicture, open_media
+from capture.motion import Motion
 from models.colour import DECODE
 from models.light.harmonics import LUMINANCE
 from models.light.lights import Lamp, Light, ambient_light
 from models.light.presets import PRESETS
+from models.moved import Moved
 from models.prior.face import AnnyPrior, load_prior
 from models.relight.shading import applied, change
 from pipeline.backdrop import KEEP, TRANSPARENT
@@ -26,6 +29,7 @@ from pipeline.relighting import Shot, look_at
 
 LIGHTS = ("studio", "window", "overcast", "noon", "sunset", "rim")
 _FRAMES = 40  # of a clip
+_ROUNDS = 10  # through a clip that is timed on a device
 _ALL = np.uint8(255)
 _STEADY = (
     "talking_head_male_turning_25fps_512", "selfie_male_glasses_expressions_30fps_512x480",
@@ -242,3 +246,23 @@ def speed(media: Path, row, head) -> None:
         count = sum(1 for _ in relit_frames(clip, shot, PRESETS[name](), Relighting()))
         took = time.perf_counter() - began
         row(name, count / (took + looked), count / looked, count / took)
+    if torch.cuda.is_available():
+        _speed_on("cuda", torch.cuda.get_device_name(), Excerpt(clip, 0, 60), prior, row, head)
+
+
+def _speed_on(device: str, name: str, clip: Excerpt, prior: AnnyPrior, row, head) -> None:
+    """Frames a second by a device, from a picture, its code and its matte in memory to the relit picture in memory."""
+    relit, performance = look_at(clip, prior, device=device).people[0]
+    images = [frame.image for frame in clip]
+    matte, motion = selfie_matte(images[0]), Motion()
+    moved = [Moved.after(1 / 25, motion(image)) for image in images]
+    head(f"light, on {name}", "fps, relighting alone, a frame after the other")
+    for light in LIGHTS:
+        made = lambda k, light=PRESETS[light](): relit(images[k], performance.code(k), matte, light, matte, moved=moved[k])
+        for k in range(1, 10):
+            made(k)  # compiles
+        began = time.perf_counter()
+        for _ in range(_ROUNDS):
+            for k in range(1, len(images)):
+                made(k)
+        row(light, _ROUNDS * (len(images) - 1) / (time.perf_counter() - began))

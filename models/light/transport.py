@@ -25,9 +25,11 @@ FAR = 1e3  # metres added to depths, so that perspective-correct interpolation i
 
 def _axes(towards: np.ndarray) -> np.ndarray:
     """3 x 3, columns across, down and away of a view from `towards`."""
-    side = np.cross(towards, (0.0, 1, 0) if abs(towards[1]) < 0.9 else (1.0, 0, 0))
-    side /= np.linalg.norm(side)
-    return np.stack([side, np.cross(towards, side), -towards], 1)
+    x, y, z = towards
+    side = np.array([-z, 0, x] if abs(y) < 0.9 else [0, z, -y], float)  # towards x an axis that is far from it
+    side /= np.sqrt(side @ side)
+    down = [y * side[2] - z * side[1], z * side[0] - x * side[2], x * side[1] - y * side[0]]
+    return np.stack([side, down, -towards], 1)
 
 
 def visibility(vertices: np.ndarray, triangles: np.ndarray, directions: np.ndarray) -> np.ndarray:
@@ -136,12 +138,20 @@ class ShadowMap:
 NO_SHADOW = ShadowMap(np.eye(3), np.zeros(3), 0.0, np.full((2, 2), np.inf, np.float32))
 
 
-def view_of_lamp(lamp: Lamp, vertices: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+def reach_of(vertices: np.ndarray, centre: np.ndarray) -> float:
+    """Metres from a head's centre (3) that hold all of its vertices (V x 3)."""
+    away = vertices - centre
+    return float(np.sqrt(np.einsum("vc,vc->v", away, away).max())) * 1.03
+
+
+def view_of_lamp(lamp: Lamp, reach: float, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """How a lamp looks at a head: its axes (3 x 3, columns across, down, away), their origin, and half the side of what is seen.
 
     The last is in metres, of a lamp near by at one metre from it; 0 where it is inside the head, and nothing can be said.
+
+    Args:
+        reach: of the head, see `reach_of`; centre: 3, of it.
     """
-    reach = float(np.linalg.norm(vertices - centre, axis=1).max()) * 1.03
     if lamp.direction is not None:
         return _axes(lamp.direction), centre, reach
     away = float(np.linalg.norm(lamp.position))
@@ -154,7 +164,7 @@ def shadow_map(lamp: Lamp, vertices: np.ndarray, triangles: np.ndarray, centre: 
     """Args:
     lamp: directional or point. vertices: V x 3 camera axes. centre: 3, of the head.
     """
-    axes, origin, reach = view_of_lamp(lamp, vertices, centre)
+    axes, origin, reach = view_of_lamp(lamp, reach_of(vertices, centre), centre)
     near = lamp.direction is None
     if reach <= 0:
         return ShadowMap(axes, origin, 0.0, np.full((2, 2), np.inf, np.float32))
