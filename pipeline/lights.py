@@ -15,7 +15,7 @@ from models.light.lights import Lamp, Light, ambient_light, light_of_environment
 from models.light.presets import PRESETS
 from models.prior.face import AnnyPrior
 from pipeline.errors import Refusal
-from pipeline.relighting import look_at
+from pipeline.looking import look_at
 
 FROM = "from:"
 ENDINGS = (".hdr", ".exr", ".txt", ".json")

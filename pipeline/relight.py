@@ -37,10 +37,11 @@ from pipeline.builtin import BUILTIN
 from pipeline.device import DeviceChoice, choose_device
 from pipeline.errors import Refusal
 from pipeline.lights import ENDINGS, open_light
+from pipeline.looking import Shot, look_at
 from pipeline.mark import marked
 from pipeline.progress import Listener, counted, silent
 from pipeline.puppet import open_puppet, rest_picture
-from pipeline.relighting import Relit, Shot, edges_left_out, look_at
+from pipeline.relighting import Relit, edges_left_out
 from pipeline.source import open_source, territories
 
 BEHIND_LIGHT = "light"

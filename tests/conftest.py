@@ -65,7 +65,7 @@ def portrait() -> np.ndarray:
 def shot(portrait, prior):
     """The built-in portrait looked at, ready to be relit."""
     from capture.media import StillPicture
-    from pipeline.relighting import look_at
+    from pipeline.looking import look_at
 
     return look_at(StillPicture(portrait, "builtin"), prior)
 

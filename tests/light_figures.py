@@ -26,8 +26,8 @@ from models.prior.face import AnnyPrior, load_prior
 from models.prior.synthetic import encode_srgb, vertex_normals
 from models.raster.cpu import interpolate, rasterise
 from pipeline.fitting import LandmarkModel
+from pipeline.looking import Shot, look_at
 from pipeline.relight import Behind, relit_picture
-from pipeline.relighting import Shot, look_at
 from pipeline.shot import fit_person, frame_fitter
 from tests.photometric import Relief, photometric_relief
 

@@ -24,8 +24,8 @@ from models.moved import Moved
 from models.prior.face import AnnyPrior, load_prior
 from models.relight.shading import applied, change
 from pipeline.backdrop import KEEP, TRANSPARENT
+from pipeline.looking import Shot, look_at
 from pipeline.relight import Behind, Relighting, relit_frames, relit_picture
-from pipeline.relighting import Shot, look_at
 
 LIGHTS = ("studio", "window", "overcast", "noon", "sunset", "rim")
 _FRAMES = 40  # of a clip

@@ -32,8 +32,9 @@ from models.prior.synthetic import vertex_normals
 from models.raster.cpu import interpolate, rasterise
 from models.relight.carried import Carried
 from models.relight.surface import unit
+from pipeline.looking import Shot, look_at
 from pipeline.relight import Behind, changes_of, relit_picture
-from pipeline.relighting import Look, Relit, Shot, look_at
+from pipeline.relighting import Look, Relit
 from tests.light_figures import from_front
 from tests.relight_figures import flicker_of
 

@@ -25,10 +25,10 @@ from pipeline.backdrop import KEEP, TRANSPARENT
 from pipeline.device import choose_device
 from pipeline.errors import Refusal
 from pipeline.lights import ENDINGS, FROM, lamps_of_json, open_light
+from pipeline.looking import Shot, look_at
 from pipeline.page.visit import limited
 from pipeline.progress import Listener, silent
 from pipeline.relight import BEHIND_LIGHT, Behind, Relighting, relit_frames, relit_picture, write_relit
-from pipeline.relighting import Shot, look_at
 from pipeline.source import open_source
 
 OWN, LAMPS, MINE, MADE = "own", "lamps", "file", "relight"  # of the lights: as they are, lamps alone, a file, the tab's

@@ -11,7 +11,7 @@ from models.light.lights import Lamp, ambient_light
 from models.light.presets import PRESETS
 from models.moved import Moved
 from models.relight.shading_torch import TorchShader
-from pipeline.relighting import Shot
+from pipeline.looking import Shot
 from tests.conftest import by_shapes_alone
 from tests.conftest import turned as head_turned
 

@@ -23,9 +23,9 @@ from pipeline.builtin import BUILTIN
 from pipeline.errors import Refusal
 from pipeline.flow import reenact
 from pipeline.lights import open_light
+from pipeline.looking import Shot, look_at
 from pipeline.reenactment import Settings
 from pipeline.relight import Behind, Relighting, relight, relit_picture
-from pipeline.relighting import Shot, look_at
 from tests.conftest import command, write_clip
 from tests.relight_figures import as_known, decibels, linear, made
 

@@ -8,8 +8,8 @@ from capture.media import open_media
 from models.light.presets import PRESETS
 from pipeline.backdrop import TRANSPARENT
 from pipeline.film_matte import FilmMatte
+from pipeline.looking import look_at
 from pipeline.relight import Behind, Relighting, relit_frames, relit_picture
-from pipeline.relighting import look_at
 from tests.conftest import write_clip
 from tests.relight_figures import flicker_of
 
