@@ -10,13 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from capture.frame import Frame
-from capture.matte import selfie_matte
 from capture.media import Media, open_media, probe
 from capture.writer import VideoWriter
 from models.avatar.avatar import is_avatar
 from models.code import Camera, FaceCode, Person, at_height
-from models.matting import foreground
-from models.portrait.view import View
+from models.portrait.view import Faceless, View, as_bytes
 from models.prior.face import AnnyPrior, load_prior
 from pipeline.alignment import align
 from pipeline.backdrop import KEEP, TRANSPARENT, Backdrop, check_background
@@ -147,20 +145,15 @@ def pictures(prepared: Prepared, settings: Settings, listen: Listener = silent) 
         plate = next(plates) if plates is not None else None
         shown = []
         for performance, make, rest in zip(prepared.drivers, prepared.reenactments, backdrop.rests):
-            if isinstance(plate, np.ndarray):  # a source frame without its face has nothing to move: it is shown as it is
-                shown.append(cut_out(plate) if backdrop.matte else plate)
-            elif make is None:
+            if make is None:
                 shown.append(rest)
             else:
                 shown.append(make(performance.code(index) if performance.tracked[index] else None, time, plate, backdrop.matte))
         yield Frame(backdrop(prepared.ensemble.merged(shown)), time, float(timing.durations[index]))
 
 
-def _plates(prepared: Prepared, matte: bool) -> Iterator[View | np.ndarray]:
-    """The source video's frames as textures, one for each output frame, from the start again when they run out.
-
-    A frame in which the source's face was not seen comes as the bare picture.
-    """
+def _plates(prepared: Prepared, matte: bool) -> Iterator[View | Faceless]:
+    """The source video's frames as textures, one for each output frame, from the start again when they run out."""
     source, media = prepared.source, prepared.source_media
     while True:
         with ExitStack() as opened:
@@ -168,12 +161,12 @@ def _plates(prepared: Prepared, matte: bool) -> Iterator[View | np.ndarray]:
             for index, frame in enumerate(media):
                 if index >= len(source.performance):
                     break
-                alpha = None if alphas is None else alphas(frame)
+                alpha, code = None if alphas is None else alphas(frame), source.performance.code(index)
                 if not source.performance.tracked[index]:
-                    yield frame.image
+                    yield Faceless(frame.image, as_bytes(alpha, *frame.image.shape[:2]), code)
                 else:
                     yield source.portrait.view(
-                        frame.image, source.performance.code(index), room=source.views[0].room, still=True,
+                        frame.image, code, room=source.views[0].room, still=True,
                         eyes_from=source.views[0], alpha=alpha,
                     )  # fmt: skip
 
@@ -218,12 +211,6 @@ def reenact(
         "landmark_error_percent": float(100 * np.nanmean(performance.error)) if np.isfinite(performance.error).any() else None,
         "audio": settings.audio if sound else "none",
     }  # fmt: skip
-
-
-def cut_out(image: np.ndarray) -> np.ndarray:
-    """H x W x 4 uint8: the people in a picture, with their alpha."""
-    alpha = np.round(255 * selfie_matte(image)).astype(np.uint8)
-    return np.dstack([foreground(image, alpha), alpha])
 
 
 def check_output(output: str | Path, alpha: bool = False) -> None:

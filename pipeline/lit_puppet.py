@@ -10,7 +10,7 @@ from capture.face_tracker import FaceMesh
 from models.code import Camera, FaceCode
 from models.light.lights import Light
 from models.matting import ALONE, BESIDE, Matte
-from models.portrait.view import View
+from models.portrait.view import Faceless, View
 from models.prior.face import AnnyPrior
 from pipeline.ensemble import Ensemble
 from pipeline.puppet import Puppet, rest_picture
@@ -31,13 +31,17 @@ class LitPuppet:
         return LitPuppet(self.puppet.again(), self._relit, self.light)
 
     def __call__(
-        self, code: FaceCode, camera: Camera, time: float, plate: View | None = None, matte: Matte = None
+        self, code: FaceCode, camera: Camera, time: float, plate: View | Faceless | None = None, matte: Matte = None
     ) -> np.ndarray:  # fmt: skip
         # people's outlines move as the picture itself does: told anew from each picture they come and go
         seen = self.puppet(code, camera, time, plate, matte or BESIDE)
         alpha = seen[..., 3].astype(np.float32) / 255
         share = np.ones_like(alpha) if matte == ALONE else edges_left_out(alpha)
-        picture, turned = np.ascontiguousarray(seen[..., :3]), self.puppet.turned(code)
+        if isinstance(plate, Faceless):  # nothing moved: it is lit as it was filmed
+            code, turned = plate.code, None
+        else:
+            turned = self.puppet.turned(code)
+        picture = np.ascontiguousarray(seen[..., :3])
         relit = self._relit(picture, code, alpha, self.light, share, camera=camera, turned=turned)
         return relit if matte is None else np.dstack([relit, seen[..., 3]])
 

@@ -13,8 +13,8 @@ from models.avatar.avatar import Avatar, is_avatar, load_avatar
 from models.avatar.render import AvatarRenderer
 from models.code import Camera, FaceCode, Person
 from models.head import Head
-from models.matting import BESIDE, Matte
-from models.portrait.view import View
+from models.matting import BESIDE, Matte, with_alpha
+from models.portrait.view import Faceless, View
 from models.prior.face import AnnyPrior
 from pipeline.errors import Refusal
 from pipeline.progress import Listener, silent
@@ -50,7 +50,7 @@ class Puppet(Protocol):
         ...
 
     def __call__(
-        self, code: FaceCode, camera: Camera, time: float, plate: View | None = None, matte: Matte = None
+        self, code: FaceCode, camera: Camera, time: float, plate: View | Faceless | None = None, matte: Matte = None
     ) -> np.ndarray:  # fmt: skip
         """H x W x 3 uint8 sRGB.
 
@@ -125,8 +125,10 @@ class PortraitPuppet:
         return PortraitPuppet(self.source)
 
     def __call__(
-        self, code: FaceCode, camera: Camera, time: float, plate: View | None = None, matte: Matte = None
+        self, code: FaceCode, camera: Camera, time: float, plate: View | Faceless | None = None, matte: Matte = None
     ) -> np.ndarray:  # fmt: skip
+        if isinstance(plate, Faceless):
+            return with_alpha(plate.image, plate.alpha, matte)
         if plate is not None:
             self._shown = plate.code.rotation
             return self._render(plate, code, camera, time, matte)
@@ -177,7 +179,7 @@ class AvatarPuppet:
         return self
 
     def __call__(
-        self, code: FaceCode, camera: Camera, time: float, plate: View | None = None, matte: Matte = None
+        self, code: FaceCode, camera: Camera, time: float, plate: View | Faceless | None = None, matte: Matte = None
     ) -> np.ndarray:  # fmt: skip
         if matte is not None and not self._matted:
             self.renderer.set_alpha(self._scene_alpha())

@@ -10,7 +10,7 @@ import numpy as np
 from models.code import Camera, FaceCode, Person
 from models.light.lights import Light
 from models.matting import Matte
-from models.portrait.view import View
+from models.portrait.view import Faceless, View
 from pipeline.device import DeviceChoice
 from pipeline.puppet import Puppet
 from pipeline.retargeting import EASE, Ease, Gains, LossGuard, PoseMode, Retargeter
@@ -72,7 +72,7 @@ class Reenactment:
         self._shown: tuple[FaceCode, float] | None = None  # the last code and its time
 
     def __call__(
-        self, driver: FaceCode | None, time: float, plate: View | None = None, matte: Matte = None
+        self, driver: FaceCode | None, time: float, plate: View | Faceless | None = None, matte: Matte = None
     ) -> np.ndarray:  # fmt: skip
         """The output picture (H x W x 3 uint8 sRGB, the source's size; with a matte x 4).
 

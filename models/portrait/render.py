@@ -28,7 +28,7 @@ from models.portrait.mouth import (
 from models.portrait.shade import draw_sheet, facing, shade
 from models.portrait.surround import Surround
 from models.portrait.topology import INNER, FaceLayer, softened
-from models.portrait.view import View
+from models.portrait.view import View, as_bytes
 from models.prior.face import LEFT_EYE, RIGHT_EYE
 from models.raster import Fragments
 from models.raster.cpu import PARALLEL, rasterise
@@ -168,7 +168,7 @@ class Portrait:
             person = np.round(255 * cv2.blur(solid, (rim // 2 | 1, rim // 2 | 1))).astype(np.uint8)
         return View(
             person, canvas, rooms, room, attributes, surround, code, shaped, hair.astype(np.float32),
-            self._ring_colours(seen), image, _as_bytes(matte if alpha is None else alpha, height, width),
+            self._ring_colours(seen), image, as_bytes(matte if alpha is None else alpha, height, width),
         )  # fmt: skip
 
     def mouth(self, image: np.ndarray, code: FaceCode) -> MouthView | None:
@@ -325,10 +325,6 @@ class Portrait:
         attributes[:, _SLOTS + 2] *= kept
         attributes[:, _SLOTS + 5] *= kept
         return np.concatenate([attributes, *slots], 1), canvas
-
-
-def _as_bytes(alpha: np.ndarray | None, height: int, width: int) -> np.ndarray:
-    return np.full((height, width), 255, np.uint8) if alpha is None else np.round(255 * alpha).astype(np.uint8)
 
 
 def _drawn(

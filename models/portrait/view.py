@@ -14,6 +14,21 @@ from models.portrait.surround import Surround
 
 
 @dataclass(frozen=True, eq=False)
+class Faceless:
+    """One picture of a video in which the person's face was not seen, so that nothing of it can be moved.
+
+    Attributes:
+        image: H x W x 3 uint8 sRGB.
+        alpha: H x W uint8, 255 on people.
+        code: where their head is taken to be, from before and after.
+    """
+
+    image: np.ndarray
+    alpha: np.ndarray
+    code: FaceCode
+
+
+@dataclass(frozen=True, eq=False)
 class View:
     """One picture of the person with its fit, prepared as a texture.
 
@@ -54,3 +69,8 @@ class View:
         if matte not in self._sheets:
             self._sheets[matte] = twice_as_fine(with_alpha(self.image, self.alpha, matte))
         return self._sheets[matte]
+
+
+def as_bytes(alpha: np.ndarray | None, height: int, width: int) -> np.ndarray:
+    """H x W uint8 of an alpha in [0, 1]; None is everything."""
+    return np.full((height, width), 255, np.uint8) if alpha is None else np.round(255 * alpha).astype(np.uint8)

@@ -13,6 +13,7 @@ from models.colour import ENCODE
 from models.light.lights import Lamp, ambient_light
 from models.light.presets import PRESETS
 from models.matting import ALONE, BESIDE
+from models.portrait.view import Faceless
 from pipeline.ensemble import open_ensemble
 from pipeline.lit_puppet import lit
 from pipeline.puppet import without_gaps
@@ -48,6 +49,22 @@ def test_cut_out_their_alpha_is_the_same_with_and_without_a_light(both):
         out = shining.again()(code, plain.person.camera, 0.0, matte=ALONE)
         assert out.shape == seen.shape and np.array_equal(out[..., 3], seen[..., 3])
         assert np.abs(out[..., :3].astype(int) - seen[..., :3])[seen[..., 3] == 255].mean() > 5
+
+
+def test_a_frame_without_its_face_stands_in_the_same_light(both):
+    """Of a video that keeps its own motion; the frames beside it are lit, so that it would flash."""
+    plain, shining = both
+    view = plain.source.views[0]
+    faceless = Faceless(view.image, view.alpha, view.code)
+    elsewhere = replace(view.code, expression=expression(jawOpen=0.5), translation=view.code.translation + 0.05)
+    shown = lambda puppet, matte=None: puppet.again()(elsewhere, plain.person.camera, 0.0, faceless, matte)
+    assert np.array_equal(shown(plain), view.image)
+    beside = shining.again()(view.code, plain.person.camera, 0.0, view)
+    people = view.alpha > 250
+    off = lambda picture: np.abs(picture.astype(int) - beside)[people].mean()
+    assert off(shown(shining)) < 3 and off(view.image) > 15
+    assert np.array_equal(shown(shining)[view.alpha == 0], view.image[view.alpha == 0])
+    assert np.array_equal(shown(shining, ALONE)[..., 3], view.alpha)
 
 
 def test_light_that_went_along_with_a_turned_head_is_known(shot):
