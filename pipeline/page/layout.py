@@ -1,11 +1,11 @@
 """The web page: tabs Video, Live, Relight and Avatar over the same flow as the command line.
 
 Elements with stable ids, for whoever drives the page from outside: source-gallery, source-upload, video-driver, video-start,
-video-output, video-status, live-camera, live-start, live-stop, live-output, live-latency, live-neutral, live-mirror, live-record,
-live-files, live-smoothing, avatar-clip, avatar-learn, avatar-preview, avatar-curve, avatar-status, avatar-file, consent, pose,
-cast, background, background-picture, light, relight-input, relight-light, relight-file, relight-turn, relight-exposure,
-relight-sphere, relight-background, relight-moment, relight-view, relight-status, relight-start, relight-output, relight-film,
-gain-brows, gain-eyes, gain-mouth, gain-head, gain-gaze.
+video-output, video-status, live-camera, live-start, live-stop, live-output, live-latency, live-neutral, live-mirror,
+live-record, live-files, live-smoothing, avatar-clip, avatar-learn, avatar-preview, avatar-curve, avatar-status, avatar-file,
+consent, pose, cast, background, background-picture, light, relight-input, relight-light, relight-file, relight-turn,
+relight-exposure, relight-sphere, relight-background, relight-wall, relight-moment, relight-view, relight-status, relight-start,
+relight-output, relight-film, gain-brows, gain-eyes, gain-mouth, gain-head, gain-gaze.
 """
 
 from __future__ import annotations
@@ -250,11 +250,14 @@ def _relight(act: RelightTab, tabs: gr.Tabs, chosen: gr.State, agreed: gr.Checkb
             status = gr.Markdown("", elem_id="relight-status")
             moment = gr.Slider(0, 1, 0, step=1, label="Moment of the video", elem_id="relight-moment", visible=False)
             behind = gr.Radio(BACKGROUNDS, value=KEEP, label="Behind them", elem_id="relight-background")
+            wall = gr.Slider(
+                0, 2, 0, step=0.05, label="Wall for shadows of lamps, metres behind (0: none)", elem_id="relight-wall"
+            )
             go = gr.Button("Relight all of it", variant="primary", elem_id="relight-start")
             output = gr.File(label="Relit", interactive=False, elem_id="relight-output", height=90, visible=False)
             film = gr.Video(label="Relit", visible=False, interactive=False, elem_id="relight-film", height=380, loop=True)
     quiet = {"show_progress": "hidden", "trigger_mode": "always_last"}
-    preview = (act.preview, [chosen, file, moment, behind, light, agreed], [view, status])
+    preview = (act.preview, [chosen, file, moment, behind, wall, light, agreed], [view, status])
     look = (act.look, [chosen, file, agreed, shown], [moment, status])
     slow = {"concurrency_limit": 1, "show_progress_on": [status]}
     tabs.select(_is_relight, None, shown, show_progress="hidden").then(*look, **slow).success(*preview, **quiet)
@@ -262,10 +265,11 @@ def _relight(act: RelightTab, tabs: gr.Tabs, chosen: gr.State, agreed: gr.Checkb
     name.change(lambda choice: gr.update(visible=choice == MINE), name, own, show_progress="hidden")
     controls = [name, own, turn, exposure, lamps]
     gr.on([lamps.input, *(control.change for control in controls[:-1])], act.wanted, controls, light, **quiet)
-    gr.on([light.change, moment.change, behind.change], *preview, **quiet)
+    gr.on([light.change, moment.change, behind.change, wall.change], *preview, **quiet)
+    behind.change(lambda choice: gr.update(visible=choice == KEEP), behind, wall, show_progress="hidden")
     go.click(
         act.relight,
-        [chosen, file, behind, light, agreed],
+        [chosen, file, behind, wall, light, agreed],
         [output, film, status, made],
         concurrency_limit=1,
         show_progress_on=[output],

@@ -158,14 +158,15 @@ def _choice(wanted: Wanted) -> str:
     return wanted.file if Path(wanted.file).suffix.lower() in ENDINGS else FROM + wanted.file
 
 
-def relit_moment(seen: Seen, light: Light, share: float, background: str) -> tuple[np.ndarray, np.ndarray]:
+def relit_moment(seen: Seen, light: Light, share: float, how: Relighting) -> tuple[np.ndarray, np.ndarray]:
     """(a picture as it was, the same relit), H x W x 3 or 4 uint8 sRGB.
 
     Args:
         share: of the video, in [0, 1].
+        how: what is seen behind.
     """
     one = seen.moments[min(int(share * len(seen.moments)), len(seen.moments) - 1)]
-    behind = Behind(background, one.image.shape[1], one.image.shape[0])
+    behind = Behind(how.background, one.image.shape[1], one.image.shape[0], how.wall)
     return one.image, relit_picture(one.image, seen.shot, one.index, light, behind, one.matte)
 
 

@@ -11,6 +11,7 @@ import gradio as gr
 from capture.errors import MediaError
 from models.avatar.avatar import is_avatar
 from models.errors import ModelError
+from pipeline.backdrop import KEEP
 from pipeline.errors import Refusal
 from pipeline.page.actions import Page
 from pipeline.page.door import comment, require_consent, require_short, shown
@@ -54,26 +55,29 @@ class RelightTab:
         words = "Under which light? Choose one, turn it, or put lamps around the head."
         return gr.update(visible=moments > 1, maximum=max(moments - 1, 1), value=0), words
 
-    def preview(self, chosen: str, file: str | None, moment: float, background: str, light: Wanted, agreed: bool):
+    def preview(self, chosen: str, file: str | None, moment: float, background: str, wall: float, light: Wanted, agreed: bool):
         """One moment as it was and under the light, for `COMPARE`."""
         name = file or chosen
         if file is not None and not agreed:  # `look` has said so
             return gr.skip(), gr.skip()
+        how = Relighting(background=background, wall=_wall(background, wall))
         try:
             seen = self._seen(chosen, file)
-            before, after = relit_moment(seen, self._lighting.light(light), moment / len(seen.moments), background)
+            before, after = relit_moment(seen, self._lighting.light(light), moment / len(seen.moments), how)
         except _REFUSED as error:
             return gr.skip(), shown(error, name, light.file)
         return {"before": as_url(before), "after": as_url(after)}, _told(seen, light)
 
     def relight(
-        self, chosen: str, file: str | None, background: str, light: Wanted, agreed: bool, progress=gr.Progress()
+        self, chosen: str, file: str | None, background: str, wall: float, light: Wanted, agreed: bool, progress=gr.Progress()
     ):  # fmt: skip
         """The Relight button: all of it as a file."""
         if file is not None:
             require_consent(agreed)
         start = time.perf_counter()
-        how = Relighting(background=background, mark=True, comment=comment(file or chosen, "Relit"))
+        how = Relighting(
+            background=background, wall=_wall(background, wall), mark=True, comment=comment(file or chosen, "Relit")
+        )  # fmt: skip
         try:
             require_short(file)
             seen = self._seen(chosen, file, progress)
@@ -90,6 +94,11 @@ class RelightTab:
         if is_avatar(name):
             return self._lighting.still(name, lambda: self._page.rest(name))
         return self._lighting.seen(name, _listener(progress))
+
+
+def _wall(background: str, metres: float) -> float | None:
+    """Metres to the wall that catches shadows; None where there is none."""
+    return float(metres) if background == KEEP and metres > 0 else None
 
 
 def _listener(progress: gr.Progress | None):

@@ -189,16 +189,24 @@ def relit(page, act, face=_BUILTIN) -> list[float]:
 def test_lamps_dragged_around_the_sphere_light_the_side_they_are_on(page, tmp_path):
     studio = relit(page, lambda: page.get_by_role("tab", name="Relight").click())
     page.click("#relight-sphere .add")
-    sphere, lamp = page.locator("#relight-sphere svg").bounding_box(), page.locator("#relight-sphere .lamps circle")
+    lamp = page.locator("#relight-sphere .lamps circle")
 
     def drag(x: float, y: float) -> None:
-        at = lamp.bounding_box()
+        at, sphere = lamp.bounding_box(), page.locator("#relight-sphere svg").bounding_box()
         page.mouse.move(at["x"] + at["width"] / 2, at["y"] + at["height"] / 2)
         page.mouse.down()
         page.mouse.move(sphere["x"] + x * sphere["width"], sphere["y"] + y * sphere["height"], steps=4)
         page.mouse.up()
 
     relit(page, lambda: page.check("#relight-light input[value='lamps']"))
+    away = lambda metres: page.locator("#relight-wall input[type=range]").fill(metres)
+    relit(page, lambda: away("0.3"))  # the picture changes: a shadow falls
+    page.check("#relight-background input[value='light']")
+    wait_until(lambda: page.locator("#relight-wall").is_hidden(), 20)  # behind them is no wall
+    page.check("#relight-background input[value='keep']")
+    wait_until(lambda: page.locator("#relight-wall").is_visible(), 20)
+    relit(page, lambda: away("0"))
+    lamp.scroll_into_view_if_needed()
     right = relit(page, lambda: drag(0.72, 0.48))
     assert right[1] > 1.3 * right[0]
     assert "degrees to the right" in lamp.get_attribute("aria-valuetext")
