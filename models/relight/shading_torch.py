@@ -126,15 +126,15 @@ class TorchShader:
             torch.cat([normals, self._surface.lit_depths(posed), openness[:, None], diffuse, gloss, *own], 1),
         )[0]
         normal, far, _, diffuse, gloss, glossy, believed = seen.split((3, 1, 1, 3 * count, 3 * count, 1, 1), -1)
-        head = self._surface.head_share(hits.triangle[0] >= 0, believed[..., 0])
-        around = self._surface.around(seen[..., :5], head, matte)
+        scale = focal * width / wide
+        head, placed = self._surface.head_shares(hits.triangle[0] >= 0, far[..., 0], believed[..., 0], scale)
+        around = self._surface.around(seen[..., :5], head, placed, matte)
         beyond = resized(around, height, width)
         wanted = resized(matte[..., None], height, width)[..., 0] > 0
         wanted = F.max_pool2d(wanted.float()[None], 5, 1, 2)[0] > 0
         a = head[..., None]
         normal = unit(a * normal + (1 - a) * beyond[..., :3])
-        far = head * far[..., 0] + (1 - head) * beyond[..., 3]
-        scale = focal * width / wide
+        far = placed * far[..., 0] + (1 - placed) * beyond[..., 3]
         x = torch.arange(width, device=self.device) + 0.5 - 0.5 * width
         y = (torch.arange(height, device=self.device) + 0.5 - 0.5 * height)[:, None]
         position = torch.stack([x * far / scale, y * far / scale, far], -1)

@@ -25,6 +25,7 @@ from models.raster.cpu import PARALLEL, interpolate, rasterise
 BEHIND = 0.6  # of unit length: how much an outline's normals look at the camera
 SOFTENINGS = 1  # rounds in which normals are averaged once more with their neighbours': light spreads below skin
 RIM = 0.035  # of the head's width on the picture over which the guess around goes over into the head
+JUMP, STEEP = 0.012, 6.0  # metres, and of a pixel's width, from one pixel to the next at which a chin ends before a neck
 MESH = 468  # landmarks on the skin
 _OVAL = [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136,
          172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]  # fmt: skip
@@ -224,21 +225,36 @@ def surface(
     there = interpolate(fragments, lit.triangles, attributes)
     columns = np.flatnonzero(drawn.any(0))
     rim = max(1.0, RIM * (columns[-1] - columns[0])) if len(columns) else 1.0
-    inside = cv2.distanceTransform(np.pad(drawn, 1, "edge").astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
-    head = np.clip(inside / rim, 0, 1).astype(np.float32)
-    head = head * there[..., -1]
-    head = head * head * (3 - 2 * head)
-    around = _around(there, head, matte)
+    focal = camera.focal * width / camera.width
+    # a chin before a neck has a rim as well; but where each of both is, is known
+    head = _fading(drawn & ~_jumps(there[..., 3], drawn, focal), rim, there[..., -1])
+    placed = _fading(drawn, rim, np.float32(1))
+    around = _around(there, head, placed, matte)
     beyond = cv2.resize(around[..., :4], (width, height))
     normal, position = np.empty((height, width, 3), np.float32), np.empty((height, width, 3), np.float32)
     wanted = cv2.dilate((cv2.resize(matte, (width, height)) > 0).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     with PARALLEL:
-        _mixed(there, head, wanted, beyond, np.float32(camera.focal * width / camera.width), normal, position)
+        _mixed(there, head, placed, wanted, beyond, np.float32(focal), normal, position)
     return Surface(normal, position, there, head, wanted, unit(around[..., :3]), around[..., 4:])
 
 
+def _fading(drawn: np.ndarray, rim: float, believed: np.ndarray | np.float32) -> np.ndarray:
+    """H x W in [0, 1]: 0 where nothing is drawn, 1 from `rim` pixels inside of it on, as far as it is `believed`."""
+    inside = cv2.distanceTransform(np.pad(drawn, 1, "edge").astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    share = np.clip(inside / rim, 0, 1).astype(np.float32) * believed
+    return share * share * (3 - 2 * share)
+
+
+def _jumps(depth: np.ndarray, drawn: np.ndarray, focal: float) -> np.ndarray:
+    """H x W bool: pixels beside which a head lies far before or behind, as a neck does behind a chin."""
+    around = np.ones((3, 3), np.uint8)
+    farthest = cv2.dilate(np.where(drawn, depth, 0), around)
+    nearest = cv2.erode(np.where(drawn, depth, np.float32(np.inf)), around)
+    return drawn & (farthest - nearest > np.maximum(JUMP, STEEP * depth / focal))
+
+
 @njit(parallel=True, cache=True, nogil=True, fastmath=True)
-def _mixed(there, head, wanted, beyond, focal, normal, position):
+def _mixed(there, head, placed, wanted, beyond, focal, normal, position):
     height, width = head.shape
     for y in prange(height):
         for x in range(width):
@@ -252,20 +268,22 @@ def _mixed(there, head, wanted, beyond, focal, normal, position):
             nz = a * there[y, x, 2] + b * beyond[y, x, 2]
             scale = np.float32(1) / (np.sqrt(nx * nx + ny * ny + nz * nz) + np.float32(1e-9))
             normal[y, x, 0], normal[y, x, 1], normal[y, x, 2] = nx * scale, ny * scale, nz * scale
-            depth = a * there[y, x, 3] + b * beyond[y, x, 3]
+            a = placed[y, x]
+            depth = a * there[y, x, 3] + (np.float32(1) - a) * beyond[y, x, 3]
             position[y, x, 0] = (x + np.float32(0.5) - np.float32(0.5) * width) * depth / focal
             position[y, x, 1] = (y + np.float32(0.5) - np.float32(0.5) * height) * depth / focal
             position[y, x, 2] = depth
 
 
-def _around(there: np.ndarray, head: np.ndarray, matte: np.ndarray) -> np.ndarray:
+def _around(there: np.ndarray, head: np.ndarray, placed: np.ndarray, matte: np.ndarray) -> np.ndarray:
     """h x w x OWN: normals, depths and openness carried on beyond the head, smoothly, up to the matte's outline."""
     height, width = head.shape
     scale = min(1.0, COARSE / max(height, width))
     size = max(8, round(width * scale)), max(8, round(height * scale))
-    known, weight = np.empty((size[1], size[0], OWN), np.float32), np.empty((size[1], size[0]), np.float32)
+    known, weights = np.empty((size[1], size[0], OWN), np.float32), np.empty((size[1], size[0], OWN), np.float32)
     with PARALLEL:
-        _averaged(there, head, known, weight)
+        _averaged(there, head, placed, known, weights)
+    weight = weights[..., 0]
     person = cv2.GaussianBlur(cv2.resize(matte.astype(np.float32), size, interpolation=cv2.INTER_AREA), (0, 0), 1.2)
     right, down = cv2.Sobel(person, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(person, cv2.CV_32F, 0, 1, scale=1 / 8)
     slope = np.hypot(right, down)
@@ -276,13 +294,13 @@ def _around(there: np.ndarray, head: np.ndarray, matte: np.ndarray) -> np.ndarra
     flat = FLAT * np.clip(2 * person - 1, 0, 1) * (1 - np.clip(slope / 0.15, 0, 1)) * free
     facing = np.stack([0 * flat, 0 * flat, -flat], -1)
     # normals are also known along the outline, depth and openness on the head alone
-    weights = np.stack([weight + outline + flat] * 3 + [weight] * 2, -1)
+    weights[..., :3] += (outline + flat)[..., None]
     return pulled_and_pushed(np.concatenate([known[..., :3] + sideways + facing, known[..., 3:]], -1), weights)
 
 
 @njit(parallel=True, cache=True, nogil=True, fastmath=True)
-def _averaged(there, head, known, weight):
-    """Means over a coarser grid's cells of what is known for sure, and of how much is."""
+def _averaged(there, head, placed, known, weights):
+    """Means over a coarser grid's cells of what is known for sure, depth (3) where it is `placed`, and of how much is."""
     height, width = head.shape
     rows, columns, channels = known.shape
     for v in prange(rows):
@@ -290,16 +308,15 @@ def _averaged(there, head, known, weight):
         for u in range(columns):
             left, right = u * width // columns, (u + 1) * width // columns
             share = np.float32(1) / np.float32((bottom - top) * (right - left))
-            count = np.float32(0)
             for c in range(channels):
-                known[v, u, c] = np.float32(0)
+                known[v, u, c], weights[v, u, c] = np.float32(0), np.float32(0)
             for y in range(top, bottom):
                 for x in range(left, right):
-                    if head[y, x] > np.float32(0.98):
-                        count += np.float32(1)
-                        for c in range(channels):
+                    sure = head[y, x] > np.float32(0.98)
+                    for c in range(channels):
+                        if (placed[y, x] > np.float32(0.98)) if c == 3 else sure:
                             known[v, u, c] += there[y, x, c] * share
-            weight[v, u] = count * share
+                            weights[v, u, c] += share
 
 
 def pulled_and_pushed(fields: np.ndarray, weights: np.ndarray) -> np.ndarray:

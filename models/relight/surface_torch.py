@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.relight.surface import BEHIND, COARSE, FLAT, MESH, RIM, SOFTENINGS, LitHead
+from models.relight.surface import BEHIND, COARSE, FLAT, JUMP, MESH, RIM, SOFTENINGS, STEEP, LitHead
 
 
 class TorchSurface:
@@ -30,6 +30,7 @@ class TorchSurface:
         self._barycentric = send(np.asarray(prior.landmark_barycentric[:MESH], np.float32))
         self._balls, self._inner, self._lips = send(lit.balls), send(lit.inner), send(lit.lips)
         self._forward = send(np.float32([0, 0, 1]))
+        self._sure_by = send(np.array([0, 0, 0, 1, 0]))  # depth by where it is placed, the rest by the head
         self._blur = send(cv2.getGaussianKernel(11, 1.2, cv2.CV_32F)[:, 0])
         self._matrices: dict[tuple[str, int, int], Tensor] = {}
 
@@ -70,8 +71,8 @@ class TorchSurface:
         depth[self._inner] = torch.quantile(posed[self._lips, 2], 0.2)
         return depth
 
-    def head_share(self, drawn: Tensor, believed: Tensor) -> Tensor:
-        """H x W in [0, 1]: 1 on the head, fading before its rim and where it is not `believed`.
+    def head_shares(self, drawn: Tensor, depth: Tensor, believed: Tensor, focal: Tensor) -> Tensor:
+        """2 x H x W in [0, 1], `head` and `placed` of `models.relight.surface.surface`.
 
         Distances are exact, where OpenCV's are good to a few per cent.
         """
@@ -80,25 +81,28 @@ class TorchSurface:
         any_ = drawn.any(0)
         first, last = torch.where(any_, columns, width).min(), torch.where(any_, columns, -1).max()
         rim = (RIM * (last - first)).clamp(min=1)
+        ends = torch.stack([torch.where(drawn, depth, 0.0), torch.where(drawn, -depth, -torch.inf)])
+        farthest, nearest = F.max_pool2d(ends[:, None], 3, 1, 1)[:, 0]
+        jumps = farthest + nearest > (STEEP * depth / focal).clamp(min=JUMP)
         most = int(np.ceil(RIM * width)) + 1
         steps = torch.arange(-most, most + 1, device=self.device).float() ** 2
-        far = float(4 * most * most)
-        nearest = torch.where(drawn, far, 0.0)
-        across = F.pad(nearest[None, None], (most, most, 0, 0), mode="replicate")[0, 0]
-        across = (across.unfold(1, 2 * most + 1, 1) + steps).amin(-1)
-        down = F.pad(across[None, None], (0, 0, most, most), mode="replicate")[0, 0]
-        inside = (down.unfold(0, 2 * most + 1, 1) + steps).amin(-1).sqrt()
-        share = (inside / rim).clamp(0, 1) * believed * drawn
+        within = torch.where(torch.stack([drawn & ~jumps, drawn]), float(4 * most * most), 0.0)
+        across = F.pad(within[:, None], (most, most, 0, 0), mode="replicate")[:, 0]
+        across = (across.unfold(2, 2 * most + 1, 1) + steps).amin(-1)
+        down = F.pad(across[:, None], (0, 0, most, most), mode="replicate")[:, 0]
+        inside = (down.unfold(1, 2 * most + 1, 1) + steps).amin(-1).sqrt()
+        share = (inside / rim).clamp(0, 1) * torch.stack([believed * drawn, torch.ones_like(believed)])
         return share * share * (3 - 2 * share)
 
-    def around(self, there: Tensor, head: Tensor, matte: Tensor) -> Tensor:
+    def around(self, there: Tensor, head: Tensor, placed: Tensor, matte: Tensor) -> Tensor:
         """As `models.relight.surface._around`."""
         height, width = head.shape
         rows, columns = _coarse(height, width)
-        sure = (head > 0.98).float()[..., None]
+        sure = (torch.stack([head, placed], -1) > 0.98).float()
         down, across = (self._matrices["cells", n, m] for n, m in ((height, rows), (width, columns)))
-        known = _both(down, torch.cat([there * sure, sure], -1), across)
-        known, weight = known[..., :5], known[..., 5]
+        sure = sure[..., self._sure_by]
+        known, weights = _both(down, torch.cat([there * sure, sure], -1), across).split(5, -1)
+        weight = weights[..., 0]
         tall, wide = matte.shape
         small = _both(self._matrices["areas", tall, rows], matte[..., None], self._matrices["areas", wide, columns])
         person = _filtered(small[..., 0], self._blur)
@@ -109,25 +113,23 @@ class TorchSurface:
         outline = steep * free
         sideways = unit(torch.stack([-right, -below, -BEHIND * slope], -1)) * outline[..., None]
         flat = FLAT * (2 * person - 1).clamp(0, 1) * (1 - steep) * free
-        normal = known[..., :3] + sideways - flat[..., None] * self._forward
-        fields = torch.stack([normal, F.pad(known[..., 3:], (0, 1))], -2)  # the last of these is nothing
-        weights = torch.stack([weight + outline + flat, weight], -1)
-        return self._pulled_and_pushed(fields, weights).flatten(2)
+        normals = known[..., :3] + sideways - flat[..., None] * self._forward
+        more = F.pad((outline + flat)[..., None].expand(-1, -1, 3), (0, 2))
+        return self._pulled_and_pushed(torch.cat([normals, known[..., 3:]], -1), weights + more)
 
     def _pulled_and_pushed(self, fields: Tensor, weights: Tensor) -> Tensor:
-        """H x W x 2 x 3 sums of what is known, by H x W x 2 weights: H x W x 2 x 3 guessed everywhere."""
-        height, width = fields.shape[:2]
+        """As `pulled_and_pushed`."""
+        height, width, channels = fields.shape
         if min(height, width) <= 2:
-            return (fields.sum((0, 1)) / weights.sum((0, 1)).clamp(min=1e-6)[:, None]).expand_as(fields)
+            return (fields.sum((0, 1)) / weights.sum((0, 1)).clamp(min=1e-6)).expand_as(fields)
         rows, columns = (height + 1) // 2, (width + 1) // 2
         down, across = self._matrices["areas", height, rows], self._matrices["areas", width, columns]
-        half = 3 * _both(down, torch.cat([fields.flatten(2), weights], -1), across)
-        half_fields, full = half[..., :6].unflatten(-1, (2, 3)), half[..., 6:].clamp(min=1)
-        coarse = self._pulled_and_pushed(half_fields / full[..., None], half[..., 6:] / full)
-        coarse = resized(coarse.flatten(2), height, width).permute(2, 0, 1)[None]
+        half, full = (3 * _both(down, torch.cat([fields, weights], -1), across)).split(channels, -1)
+        enough = full.clamp(min=1)
+        coarse = self._pulled_and_pushed(half / enough, full / enough)
+        coarse = resized(coarse, height, width).permute(2, 0, 1)[None]
         coarse = F.avg_pool2d(F.pad(coarse, (1, 1, 1, 1), mode="reflect"), 3, 1)[0].permute(1, 2, 0)
-        kept = weights.clamp(max=1)[..., None]
-        return fields / weights.clamp(min=1)[..., None] + (1 - kept) * coarse.unflatten(-1, (2, 3))
+        return fields / weights.clamp(min=1) + (1 - weights.clamp(max=1)) * coarse
 
 
 def unit(vectors: Tensor) -> Tensor:
