@@ -13,6 +13,7 @@ from capture.errors import MediaError
 WIDEST = 16384  # pixels that are read
 KEPT = 2048  # pixels of width that are kept
 _ASPECT = 0.02  # by which width may be off twice the height
+_BRIGHTEST = 1e9  # white is about 1, the sun's disk some 1e5
 
 
 def read_environment(path: str | Path) -> np.ndarray:
@@ -38,6 +39,10 @@ def read_environment(path: str | Path) -> np.ndarray:
         raise MediaError(
             f"{path}: {wrong} of {radiance.shape[0] * radiance.shape[1]} texels are not a number or infinite, expected finite "
             "radiance. Save the map again without them."
+        )
+    if radiance.max() > _BRIGHTEST:
+        raise MediaError(
+            f"{path}: a texel is {radiance.max():.3g}, expected at most {_BRIGHTEST:g} (white is about 1). Scale the map down."
         )
     if (radiance < 0).any():
         radiance = np.maximum(radiance, 0)  # what filters ring to

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from capture.errors import MediaError
 from capture.frame import Frame
@@ -51,7 +52,8 @@ def is_linear(head: bytes) -> bool:
 def read_photo(path: str | Path) -> Frame:
     """The photo as an upright uint8 sRGB `Frame` at time 0.
 
-    Transparent parts lie on mid grey; 16-bit greys are scaled, not cut; CMYK and palettes are converted.
+    Transparent parts lie on mid grey; 16-bit greys are scaled, not cut; CMYK, palettes and the colours of another profile
+    than sRGB, as phones have them, are converted.
 
     Raises:
         MediaError: where the file is no picture, is cut off, or has over 100 megapixels.
@@ -72,6 +74,7 @@ def read_photo(path: str | Path) -> Frame:
                 top = 65535.0 if grey.max() > 255 else 255.0
                 grey = np.round(np.clip(grey / top, 0, 1) * 255).astype(np.uint8)
                 return Frame(np.ascontiguousarray(np.repeat(grey[..., None], 3, -1)))
+            picture = _in_srgb(picture)
             if picture.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in picture.info:
                 rgba = picture.convert("RGBA")
                 backdrop = Image.new("RGBA", rgba.size, (*_BACKDROP, 255))
@@ -85,6 +88,21 @@ def read_photo(path: str | Path) -> Frame:
         reason = "it is cut off" if "trunc" in str(error) else "it is damaged"
         raise MediaError(f"{path}: the picture can't be decoded, {reason}. Save or download it again.") from None
     return Frame(np.ascontiguousarray(image))
+
+
+def _in_srgb(picture: Image.Image) -> Image.Image:
+    """The picture in sRGB's colours, by its own profile if it carries one that can be used."""
+    profile = picture.info.get("icc_profile")
+    if not profile or picture.mode not in ("RGB", "RGBA", "CMYK"):
+        return picture
+    try:
+        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(own):
+            return picture
+        mode = "RGBA" if picture.mode == "RGBA" else "RGB"
+        return ImageCms.profileToProfile(picture, own, ImageCms.createProfile("sRGB"), outputMode=mode)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):  # of other colours than the picture's, or damaged
+        return picture
 
 
 def check_photo_output(path: str | Path) -> None:

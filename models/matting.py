@@ -13,6 +13,7 @@ Matte = Literal["alone", "beside"] | None
 ALONE: Literal["alone"] = "alone"
 BESIDE: Literal["beside"] = "beside"
 _REACHES = (1 / 4, 1 / 8, 1 / 16, 1 / 50)  # of the picture's longer side: how far colours are looked for, round by round
+_SIDE = 320  # pixels of the longer side in which they are
 _SPREADS = (1 / 64, 1 / 16, 1 / 4)  # of it: how far a background is carried into what it is hidden by
 
 
@@ -32,19 +33,27 @@ def foreground(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     Args:
         image: H x W x 3 uint8 sRGB; alpha: H x W uint8, 255 on the person.
     """
-    share = (alpha.astype(np.float32) / 255)[..., None]
-    picture = image.astype(np.float32)
+    scale = min(1.0, _SIDE / max(image.shape[:2]))
+    small = lambda field: cv2.resize(field, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else field
+    share, picture = small(alpha).astype(np.float32)[..., None] / 255, small(image).astype(np.float32)
     ahead, behind = picture, picture
     for reach in _REACHES:
-        size = (2 * max(1, round(reach * max(image.shape[:2]) / 2)) + 1,) * 2
+        size = (2 * max(1, round(reach * max(picture.shape[:2]) / 2)) + 1,) * 2
         blurred = cv2.blur(share, size)[..., None]
         ahead_mean = cv2.blur(ahead * share, size) / (blurred + 1e-5)
         behind_mean = cv2.blur(behind * (1 - share), size) / (1 - blurred + 1e-5)
-        rest = picture - share * ahead_mean - (1 - share) * behind_mean
-        ahead = np.clip(ahead_mean + share * rest, 0, 255)
+        ahead = np.clip(ahead_mean + share * (picture - share * ahead_mean - (1 - share) * behind_mean), 0, 255)
         behind = behind_mean
-    known = cv2.blur(share, size)[..., None] > 0.004  # farther off there is nobody whose colours could be told
-    return np.round(np.where(known, ahead, picture)).astype(np.uint8)
+    # these are smooth; what they leave open is told pixel by pixel, and none of it where there is the person alone
+    near = cv2.blur(share, size)
+    full = lambda field: cv2.resize(field, image.shape[1::-1], interpolation=cv2.INTER_LINEAR) if scale < 1 else field
+    near, ahead_mean, behind_mean = full(near), full(ahead_mean), full(behind_mean)
+    out = image.copy()
+    mixed = (alpha < 255) & (near > 0.004)  # farther off there is nobody whose colours could be told
+    part = alpha[mixed].astype(np.float32)[:, None] / 255
+    before, after = behind_mean[mixed], ahead_mean[mixed]
+    out[mixed] = np.round(np.clip(after + part * (image[mixed] - part * after - (1 - part) * before), 0, 255))
+    return out
 
 
 def background(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:

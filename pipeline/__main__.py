@@ -357,8 +357,8 @@ def main(words: list[str] | None = None) -> int:
     except (MediaError, ModelError, Refusal) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(str(stopped) or "stopped; nothing was written", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 0

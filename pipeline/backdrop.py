@@ -58,7 +58,7 @@ def open_picture(path: str) -> np.ndarray:
     """H x W x 3 uint8 sRGB. Raises MediaError or Refusal where it is none."""
     media = open_media(path)
     if not media.is_photo:
-        raise Refusal(f"{path}: a background has to be a picture. Use a photo, or keep, blur or transparent.")
+        raise Refusal(f"{path}: a background has to be a picture. Use a photo.")
     return next(iter(media)).image
 
 

@@ -9,16 +9,21 @@ from pathlib import Path
 import numpy as np
 
 from capture.environment import read_environment
-from capture.media import open_media
 from models.light.harmonics import HarmonicLight
 from models.light.lights import Lamp, Light, ambient_light, light_of_environment, light_of_harmonics
 from models.light.presets import PRESETS
 from models.prior.face import AnnyPrior
 from pipeline.errors import Refusal
 from pipeline.looking import look_at
+from pipeline.source import open_source
 
 FROM = "from:"
 ENDINGS = (".hdr", ".exr", ".txt", ".json")
+_HEAD = np.array([[0, -0.013, 0.047], [0.07, 0.125, 0.108]])  # metres from a head's centre: an ellipsoid within it, half axes
+_MOST = 1e6  # of what a file may say: white is about 1
+_KEYS = {
+    "directional": {"direction"}, "point": {"position"}, "area": {"position", "size"}
+}  # fmt: skip
 _HARMONICS = (
     "expected 9 rows of red, green and blue: radiance in the real orthonormal basis up to the second order, m = -l to l, in "
     "camera axes (+x right, +y down, +z forward)"
@@ -37,7 +42,7 @@ def open_light(choice: str | Light, prior: AnnyPrior) -> Light:
     if choice in PRESETS:
         return PRESETS[choice]()
     if choice.startswith(FROM):
-        media = open_media(choice[len(FROM) :])
+        media = open_source(choice[len(FROM) :])
         if not media.is_photo:
             raise Refusal(f"{choice}: light is taken from one picture, got a video. Save one of its frames as a photo.")
         return look_at(media, prior).source
@@ -51,7 +56,7 @@ def open_light(choice: str | Light, prior: AnnyPrior) -> Light:
     if ending in (".hdr", ".exr"):
         return light_of_environment(read_environment(path))
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise Refusal(f"{choice}: no such file. Name a light that exists.") from None
     except (OSError, UnicodeDecodeError):
@@ -65,13 +70,13 @@ def harmonics_of_text(text: str, name: str) -> Light:
         numbers = np.array([float(cell) for row in rows for cell in row])
     except ValueError:
         raise Refusal(f"{name}: harmonics that are no numbers, {_HARMONICS}. Write them so.") from None
-    if len(numbers) != 27 or len(rows) not in (1, 9, 27):
+    if [len(row) for row in rows] != [3] * 9:
         grey = " (9 numbers are a grey light: repeat each for red, green and blue)" if len(numbers) == 9 else ""
         order = math.isqrt(len(numbers) // 3) - 1 if len(numbers) % 3 == 0 else -1
         got = f"order {order}, " if order >= 0 and 3 * (order + 1) ** 2 == len(numbers) else ""
         raise Refusal(f"{name}: {got}{len(numbers)} numbers in {len(rows)} rows, {_HARMONICS}{grey}. Write them so.")
-    if not np.isfinite(numbers).all():
-        raise Refusal(f"{name}: harmonics that are not finite, {_HARMONICS}. Write them so.")
+    if not (np.abs(numbers) < _MOST).all():
+        raise Refusal(f"{name}: harmonics that are not below {_MOST:g}, {_HARMONICS}. Write them so.")
     light = light_of_harmonics(HarmonicLight(numbers.reshape(9, 3)))
     if light.soft.max() <= 0:
         raise Refusal(f"{name}: no light from anywhere (first row {numbers[:3]}), {_HARMONICS}. Check signs and order.")
@@ -81,8 +86,13 @@ def harmonics_of_text(text: str, name: str) -> Light:
 def lamps_of_json(text: str, name: str) -> Light:
     try:
         told = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise Refusal(f"{name}: not JSON (line {error.lineno}: {error.msg}). Write lights as the README shows.") from None
+    except (ValueError, RecursionError) as error:
+        why = (
+            f"line {error.lineno}: {error.msg}"
+            if isinstance(error, json.JSONDecodeError)
+            else "a number too long, or brackets too deep"
+        )
+        raise Refusal(f"{name}: not JSON ({why}). Write lights as the README shows.") from None
     if not isinstance(told, dict) or not set(told) <= {"ambient", "lights"}:
         raise Refusal(f'{name}: expected {{"ambient": [r, g, b], "lights": [...]}}. Write lights as the README shows.')
     ambient = _three(told.get("ambient", [0, 0, 0]), f"{name}: ambient", least=0.0)
@@ -96,13 +106,15 @@ def lamps_of_json(text: str, name: str) -> Light:
 
 
 def _lamp(told: object, name: str) -> Lamp:
-    known = {"type", "direction", "position", "color", "intensity", "size"}
-    if not isinstance(told, dict) or not set(told) <= known:
-        odd = sorted(set(told) - known) if isinstance(told, dict) else told
-        raise Refusal(f"{name}: unknown {odd}, expected {', '.join(sorted(known))}. Write lights as the README shows.")
-    kind = told.get("type")
-    if kind not in ("directional", "point", "area"):
-        raise Refusal(f"{name}: type {kind!r} is unknown, expected directional, point or area. Choose one of these.")
+    kind = told.get("type") if isinstance(told, dict) else None
+    if not isinstance(told, dict) or not isinstance(kind, str) or kind not in _KEYS:
+        got = f"type {kind!r}" if isinstance(told, dict) else json.dumps(told)[:40]
+        raise Refusal(f"{name}: {got} is unknown, expected a lamp of type {', '.join(_KEYS)}. Choose one of these.")
+    known = {"type", "color", "intensity", *_KEYS[kind]}
+    if odd := sorted(set(told) - known):
+        raise Refusal(
+            f"{name}: {', '.join(odd)} says nothing of a {kind} lamp, expected {', '.join(sorted(known))}. Leave it out."
+        )
     intensity = _number(told.get("intensity", 1.0), f"{name}: intensity")
     colour = _three(told.get("color", [1, 1, 1]), f"{name}: color", least=0.0) * intensity
     if kind == "directional":
@@ -112,23 +124,23 @@ def _lamp(told: object, name: str) -> Lamp:
             raise Refusal(f"{name}: direction is 0, expected which way the light is; [0, 0, -1] is at the camera. Give one.")
         return Lamp(kind, colour, direction=direction / length)
     position = _three(told.get("position"), f"{name}: position")
-    if np.linalg.norm(position) < 0.05:
+    if np.linalg.norm((position - _HEAD[0]) / _HEAD[1]) < 1:
         raise Refusal(f"{name}: position {position.tolist()} is inside the head, expected metres from its centre. Move it out.")
     size = _number(told.get("size", 0.5), f"{name}: size") if kind == "area" else 0.0
     return Lamp(kind, colour, position=position, size=size)
 
 
 def _number(value: object, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e6:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MOST:
         raise Refusal(f"{name}: got {json.dumps(value)[:40]}, expected a number from 0. Give one.")
     return float(value)
 
 
-def _three(value: object, name: str, least: float = -1e6) -> np.ndarray:
+def _three(value: object, name: str, least: float = -_MOST) -> np.ndarray:
     good = (
         isinstance(value, list) and len(value) == 3 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
     )
-    if not good or not all(least <= v < 1e6 for v in value):
+    if not good or not all(least <= v < _MOST for v in value):
         raise Refusal(
             f"{name}: got {json.dumps(value)[:60]}, expected three numbers{' from 0' if least == 0 else ''}. Give them."
         )

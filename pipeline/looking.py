@@ -48,6 +48,10 @@ class Shot:
         """The light that the largest stands in."""
         return self.people[0][0].source
 
+    def apart(self) -> Shot:
+        """The same, where what a device remembers of a film's last frame is nobody else's."""
+        return self if self.device == "cpu" else replace(self, people=[(one.apart(), done) for one, done in self.people])
+
     @property
     def device(self) -> str:
         """Where its pictures are made."""

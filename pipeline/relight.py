@@ -32,13 +32,14 @@ from models.relight.shading import Change, applied
 from models.relight.wall import kept_on_wall
 from models.steady_mask import SteadyMask
 from pipeline.ahead import abreast, ahead
-from pipeline.backdrop import KEEP, TRANSPARENT, covering, open_picture
+from pipeline.backdrop import BLUR, KEEP, TRANSPARENT, covering, open_picture
 from pipeline.builtin import BUILTIN
 from pipeline.device import DeviceChoice, choose_device
 from pipeline.errors import Refusal
 from pipeline.lights import ENDINGS, open_light
 from pipeline.looking import Shot, look_at
 from pipeline.mark import marked
+from pipeline.outputs import check_folder, check_not_input
 from pipeline.progress import Listener, counted, silent
 from pipeline.puppet import open_puppet, rest_picture
 from pipeline.relighting import Relit, edges_left_out
@@ -47,6 +48,7 @@ from pipeline.source import open_source, territories
 BEHIND_LIGHT = "light"
 _PHOTOS = (".png", ".jpg", ".jpeg", ".webp")
 _VIEW = 1.25  # of a picture's longer side: the focal length through which an environment is seen behind
+STOPS = 20.0  # of exposure, either way
 _TOO_DARK, _TOO_BRIGHT = 0.03, 12.0  # of white's brightness under a light: beyond these a hint is due
 
 
@@ -89,6 +91,7 @@ class Behind:
         wall: metres behind the head to a wall on which people throw shadows.
         """
         self.choice, self._size, self._wall = choice, (width, height), wall
+        self._light: tuple[Light, np.ndarray] | None = None  # the last one seen behind
         fixed = choice not in (KEEP, BEHIND_LIGHT, TRANSPARENT)
         self._picture = covering(open_picture(choice), width, height) if fixed else None
 
@@ -103,18 +106,23 @@ class Behind:
             return np.dstack([image, np.round(255 * matte).astype(np.uint8)])
         behind = self._picture
         if behind is None:
-            behind = seen_behind(light, *self._size)
+            behind = self._seen(light)
         if shadows is not None:
             behind = applied(behind, shadows, np.ones_like(matte))
         share = np.ascontiguousarray(matte, np.float32)
         return cv2.blendLinear(np.ascontiguousarray(image), behind, share, 1 - share)
+
+    def _seen(self, light: Light) -> np.ndarray:
+        if self._light is None or self._light[0] is not light:
+            self._light = light, seen_behind(light, *self._size)
+        return self._light[1]
 
     def shadows(self, matte: np.ndarray, light: Light, one: Relit, code: FaceCode) -> Change | None:
         """What people's shadows do to the wall behind them; None where there is no wall."""
         if self._wall is None or not light.lamps:
             return None
         focal = one.person.camera.focal * matte.shape[1] / one.person.camera.width
-        kept = kept_on_wall(matte, light, focal, code.translation.astype(np.float64), self._wall)
+        kept = kept_on_wall(matte, light, focal, one.shader.lit.centre(one.shader.lit.head.posed(code)), self._wall)
         return Change(kept, np.zeros_like(kept), np.zeros_like(kept))
 
 
@@ -135,10 +143,12 @@ def relit_frames(
     media: Media, shot: Shot, light: Light, how: Relighting, listen: Listener = silent
 ) -> Iterator[Frame]:  # fmt: skip
     """Every frame of a shot under a light."""
+    shot = shot.apart()
     behind = Behind(how.background, media.width, media.height, how.wall)
     first = shot.people[0][1]
     length = max(float(first.times[-1]), 1e-9)
-    stays = how.turn[0] == how.turn[1] and shot.gains is None
+    at_rest = how.light_at(light, 0.0) if how.turn[0] == how.turn[1] else None  # one value for all, told apart by identity
+    stays = at_rest is not None and shot.gains is None
     is_video, on_cpu = len(first) > 1, shot.device == "cpu"
     idle: SimpleQueue[SelfieMatte] = SimpleQueue()
     opened = ExitStack()
@@ -149,7 +159,7 @@ def relit_frames(
     def watched() -> Iterator[_Moment]:
         before = 0.0
         for index, frame in enumerate(islice(iter(media), len(first))):
-            now = how.light_at(light, float(frame.time) / length if is_video else 0.0)
+            now = at_rest or how.light_at(light, float(frame.time) / length if is_video else 0.0)
             moved = Moved.after(float(frame.time) - before, motions(frame.image)) if is_video else None
             yield _Moment(index, frame, now, moved)
             before = float(frame.time)
@@ -254,8 +264,11 @@ def relight(
         source_light: the light that the source stands in, where it is known.
 
     Raises:
-        MediaError, ModelError, Refusal: one line. No output file is left behind.
+        MediaError, ModelError, Refusal: one line. No output file is left behind, but those finished before of a folder of lights.
+        KeyboardInterrupt: says so where some are.
     """
+    if how.background == BLUR:
+        raise Refusal("--background blur: relighting blurs nothing, expected keep, light, transparent or a picture. Choose one.")
     if how.background not in (KEEP, BEHIND_LIGHT, TRANSPARENT):
         open_picture(how.background)
     elif how.wall is not None and how.background != KEEP:
@@ -264,14 +277,23 @@ def relight(
     many = Path(light).is_dir() and light not in PRESETS
     media = _opened(source, prior, listen)
     outputs = _outputs(output, list(lights), media, many, how)
+    for path in outputs.values():
+        check_not_input(path, source)
+    device = choose_device(how.device)
     if media.is_photo and how.turn[0] != how.turn[1]:
         raise Refusal(f"--rotate {how.turn[0]:g}:{how.turn[1]:g}: a photo has no time to turn in. Give one angle, or a video.")
     known = None if source_light is None else open_light(source_light, prior)
-    shot = look_at(media, prior, known, smoothing=how.smoothing, listen=listen, device=choose_device(how.device))
+    shot = look_at(media, prior, known, smoothing=how.smoothing, listen=listen, device=device)
+    if many:
+        Path(output).mkdir(parents=True, exist_ok=True)
     results = []
     for name, path in outputs.items():
-        frames = relit_frames(media, shot, lights[name], how, listen)
-        count = write_relit(path, media, frames, how, lossless)
+        try:
+            count = write_relit(path, media, relit_frames(media, shot, lights[name], how, listen), how, lossless)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"stopped; {len(results)} of {len(outputs)} results were written" if results else ""
+            ) from None
         results.append({"light": name, "output": str(path), "frames": count})
     return {
         "input": source, "width": media.width, "height": media.height, "people": len(shot.people), "results": results,
@@ -305,20 +327,18 @@ def _outputs(output: str | Path, names: list[str], media: Media, many: bool, how
         if output.suffix.lower() in (*_PHOTOS, ".mp4", ".mov", ".mkv", ".webm"):
             raise Refusal(f"{output}: a folder of lights makes many results, expected a folder to put them in. Name one.")
         ending = ".png" if media.is_photo else ".webm" if alpha else ".mp4"
-        output.mkdir(parents=True, exist_ok=True)
+        check_folder(output)
         paths = {name: output / f"{Path(name).stem}{ending}" for name in names}
         if len(set(paths.values())) < len(paths):
             paths = {name: output / f"{name}{ending}" for name in names}
+        return paths
+    if not media.is_photo:
+        VideoWriter(output, 16, 16, alpha=alpha).discard()
     else:
-        paths = {names[0]: output}
-    for path in paths.values():
-        if not media.is_photo:
-            VideoWriter(path, 16, 16, alpha=alpha).discard()
-            continue
-        check_photo_output(path)
-        if alpha and path.suffix.lower() in (".jpg", ".jpeg"):
-            raise Refusal(f"{path}: a JPEG can't be transparent. Use .png or .webp, or another background.")
-    return paths
+        check_photo_output(output)
+        if alpha and output.suffix.lower() in (".jpg", ".jpeg"):
+            raise Refusal(f"{output}: a JPEG can't be transparent. Use .png or .webp, or another background.")
+    return {names[0]: output}
 
 
 def write_relit(path: Path, media: Media, frames: Iterator[Frame], how: Relighting, lossless: bool = False) -> int:
@@ -350,13 +370,14 @@ def _told(light: Light) -> dict:
 
 
 def _hints(lights: dict[str, Light], how: Relighting) -> list[str]:
-    """What to do about lights that leave a face black or white."""
+    """What to do about lights that leave a face black or white, or a wall without shadows."""
     out = []
     for name, light in lights.items():
         shown = how.light_at(light, 0.0)
-        around = float(np.max([shown.shaded(np.eye(3) * sign) @ LUMINANCE for sign in (-1, 1)]))
-        level = max(shown.brightness(), around)
+        level = shown.brightness()
         if not _TOO_DARK < level < _TOO_BRIGHT:
-            stops = how.exposure - np.log2(level / 0.8) if level > 0 else 0
+            stops = np.clip(how.exposure - np.log2(max(level, 1e-9) / 0.8), -STOPS, STOPS)
             out.append(f"{name} makes a white surface {level:.3g} as bright as white: try --exposure {stops:.0f}")
+        if how.wall is not None and not shown.lamps:
+            out.append(f"{name} has no lamps, so that nothing throws a shadow on the wall: try noon, rim or lamps of your own")
     return out

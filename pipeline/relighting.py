@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 
 import cv2
@@ -41,6 +42,7 @@ _TOP, _CHIN = 10, 152  # landmarks
 _NECK = 0.35  # of a face's height below its chin in which a neck ends
 _FEWEST = 60  # vertices that tell a light
 _LEAST = 0.3  # of the skin seen, neither black nor white, that tells one
+_GREY = 4  # sRGB codes by which colours of a picture without any may differ, as they are stored
 _SATURATED, _DARK = 250, 6  # sRGB codes beyond which a pixel tells no light
 
 
@@ -92,6 +94,11 @@ class Look:
     seen: bool = True
 
 
+def _colourless(image: np.ndarray) -> bool:
+    """Whether a picture (H x W x 3) is black and white."""
+    return bool(np.percentile(np.ptp(image[::2, ::2], axis=-1), 99) <= _GREY)
+
+
 def _some(looks: list) -> list:
     """Spread over a shot, as many of them as tell a shape."""
     return looks[:: -(-len(looks) // _SHAPED_BY)]
@@ -106,7 +113,7 @@ class Relit:
     ):  # fmt: skip
         """Args:
         looks: at least one.
-        source: the light they stand in; None estimates it.
+        source: the light they stand in; None estimates it. Where it is known dark skin is dark, and has all of its gloss.
         fine: shade at (nearly) the picture's own size.
         exact: the person's shape is known, not fitted.
         device: `cpu` shades with numba, any other with torch on that device.
@@ -150,11 +157,13 @@ class Relit:
             told.append(encoder(one.image, crop_of_landmarks(camera, one.landmarks * scale)))
         coefficients = np.mean([one.albedo for one in told], 0)
         albedo = reflectance.albedo_of(coefficients[None])[0]
+        light = np.mean([one.light.coefficients for one in told], 0)
+        if all(_colourless(one.image) for one in looks):  # else it would be brown skin in blue light
+            albedo, light = (np.repeat((one @ LUMINANCE)[..., None], 3, -1) for one in (albedo, light))
         # a picture tells no more than the product of light and skin: very dark skin is told from little light by guessing
         tone = float(reflectance.mean_skin(coefficients) @ LUMINANCE)
         believed = float(np.clip(tone, *_TONES))
-        expected = HarmonicLight(np.mean([one.light.coefficients for one in told], 0))
-        return albedo * (believed / tone), expected, min(1.0, (believed / _FULL_GLOSS) ** _GLOSS_BY_TONE)
+        return albedo * (believed / tone), HarmonicLight(light), min(1.0, (believed / _FULL_GLOSS) ** _GLOSS_BY_TONE)
 
     def _estimated(self, glances: list[Glance], expected: HarmonicLight, before: Light | None = None) -> Light:
         about = None if before is None else before.lamps[0].direction
@@ -205,6 +214,12 @@ class Relit:
         """478 x 3: where a code's landmarks are seen, pixels and depth."""
         lit = self.shader.lit
         return self.person.camera.project(lit.prior.at_landmarks(lit.head.posed(code)))
+
+    def apart(self) -> Relit:
+        """The same person, drawn on the device by itself."""
+        other = copy(self)
+        other._on_device = None
+        return other
 
     def size(self, image: np.ndarray) -> tuple[int, int]:
         """Height and width in which a picture is shaded."""

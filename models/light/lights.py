@@ -209,16 +209,19 @@ class Light:
         return sampled(self.diffuse, normal, self.turn)
 
     def brightness(self) -> float:
-        """Luminance of a white surface that faces the camera, without anything in the way."""
-        soft = self.shaded(np.array([[0.0, 0.0, -1.0]]))[0] @ LUMINANCE
-        total = 0.0
+        """Luminance of a white surface in the head's place that faces where most light comes from, nothing in the way."""
+        facing = [*np.eye(3), *-np.eye(3)]
+        lamps = []
         for one in self.lamps:
-            away, length = one.direction, 1.0
-            if away is None:
-                length = float(np.linalg.norm(one.position))
-                away = one.position / max(length, 1e-6)
-            total += max(-away[2], 0) / max(length, 1e-3) ** 2 * float(one.colour @ LUMINANCE)
-        return float(soft) + total
+            length = 1.0 if one.position is None else max(float(np.linalg.norm(one.position)), 1e-3)
+            away = one.direction if one.position is None else one.position / length
+            lamps.append(away * float(one.colour @ LUMINANCE) / length**2)
+            facing.append(away)
+        facing = np.array(facing)
+        level = self.shaded(facing) @ LUMINANCE
+        for lamp in lamps:
+            level = level + np.maximum(facing @ lamp, 0)
+        return float(level.max())
 
 
 @cache

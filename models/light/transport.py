@@ -20,6 +20,7 @@ from models.raster.cpu import PARALLEL, rasterise
 
 DIRECTIONS = 192
 _SIZE = 192  # pixels of the pictures from each direction
+_NEAREST = 0.02  # metres ahead of a lamp within which a head is drawn from it
 FAR = 1e3  # metres added to depths, so that perspective-correct interpolation is as good as linear
 
 
@@ -144,27 +145,29 @@ def reach_of(vertices: np.ndarray, centre: np.ndarray) -> float:
     return float(np.sqrt(np.einsum("vc,vc->v", away, away).max())) * 1.03
 
 
-def view_of_lamp(lamp: Lamp, reach: float, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+def view_of_lamp(lamp: Lamp, vertices: np.ndarray, reach: float, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """How a lamp looks at a head: its axes (3 x 3, columns across, down, away), their origin, and half the side of what is seen.
 
-    The last is in metres, of a lamp near by at one metre from it; 0 where it is inside the head, and nothing can be said.
+    The last is in metres, of a lamp near by at one metre from it; 0 where some of the head is beside or behind the lamp, which
+    throws no shadows then.
 
     Args:
-        reach: of the head, see `reach_of`; centre: 3, of it.
+        vertices: V x 3 of the head; reach: see `reach_of`; centre: 3.
     """
     if lamp.direction is not None:
         return _axes(lamp.direction), centre, reach
-    away = float(np.linalg.norm(lamp.position))
-    inside = away <= 1.05 * reach
-    slope = 0.0 if inside else reach / np.sqrt(away**2 - reach**2)
-    return _axes(lamp.position / max(away, 1e-6)), centre + lamp.position, float(slope)
+    axes, origin = _axes(lamp.position / max(float(np.linalg.norm(lamp.position)), 1e-6)), centre + lamp.position
+    local = (vertices - origin) @ axes
+    if local[:, 2].min() < _NEAREST:
+        return axes, origin, 0.0
+    return axes, origin, float((np.abs(local[:, :2]).max(1) / local[:, 2]).max()) * 1.03
 
 
 def shadow_map(lamp: Lamp, vertices: np.ndarray, triangles: np.ndarray, centre: np.ndarray, size: int = 256) -> ShadowMap:
     """Args:
     lamp: directional or point. vertices: V x 3 camera axes. centre: 3, of the head.
     """
-    axes, origin, reach = view_of_lamp(lamp, reach_of(vertices, centre), centre)
+    axes, origin, reach = view_of_lamp(lamp, vertices, reach_of(vertices, centre), centre)
     near = lamp.direction is None
     if reach <= 0:
         return ShadowMap(axes, origin, 0.0, np.full((2, 2), np.inf, np.float32))

@@ -193,7 +193,7 @@ class Shader:
             height,
             width,
         )
-        centre = posed[self.lit.prior.part == 0].mean(0).astype(np.float64)
+        centre = self.lit.centre(posed)
         front = unit(normals[self._facing(cosine)].mean(0)) if (cosine > 0.3).any() else np.array([0.0, 0, -1])
         return [self._finished(seen, k, light, posed, centre, front) for k, light in enumerate(lights)]
 
@@ -269,7 +269,9 @@ def change(before: Shaded, after: Shaded) -> Change:
     # divided by a smooth maximum; what it adds to the old light is added to the new in proportion, so that the same light
     # changes nothing and what is sent back stays linear in the new one
     means = [np.array(cv2.mean(one.diffuse, one.wanted.view(np.uint8))[:3]) for one in (before, after)]
-    share = (means[1] / np.maximum(means[0], 1e-9)).astype(np.float32)
+    # of a colour that the old light lacks little is believed
+    few = [FLOOR * max(one.mean(), 1e-9) for one in means]
+    share = ((means[1] + few[1]) / (means[0] + few[0])).astype(np.float32)
     ratio = np.empty_like(before.diffuse)
     with PARALLEL:
         _ratio(before.wanted, before.diffuse, after.diffuse, np.float32(max(FLOOR * means[0].mean(), 1e-6)), share, ratio)
@@ -320,7 +322,8 @@ def _applied(image, ratio, was, becomes, alpha, decode, encode, out):
                 lit = (pixel - here[3 + c] * kept) * here[c] + here[6 + c] * kept
                 lit = pixel + a * (lit - pixel)
                 lit = min(max(lit, np.float32(0)), np.float32(1))
-                out[y, x, c] = encode[int(lit * np.float32(65535) + np.float32(0.5))]
+                # as an index once more: no number is neither below 0 nor above 1
+                out[y, x, c] = encode[min(max(int(lit * np.float32(65535) + np.float32(0.5)), 0), 65535)]
 
 
 def applied(image: np.ndarray, how: Change, alpha: np.ndarray) -> np.ndarray:

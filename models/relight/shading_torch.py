@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from threading import Lock
 
 import cv2
 import numpy as np
@@ -29,6 +30,7 @@ from models.relight.surface_torch import TorchSurface, resized, unit
 from models.replay import Replay
 
 _AT_ONCE = 1 << 22  # pixels lit by a lamp each, which take some hundred bytes
+_REPLAYS = 4  # kept at once, of lights with other numbers of lamps and pictures of other sizes
 _LIT = 1 + 3 + 3 + 3 + 9 + 3 + 1 + 1  # numbers of a lamp: near, colour, vector, weighed vector, axes, origin, reach, shadows
 
 
@@ -46,6 +48,7 @@ class TorchShader:
         self._decode, self._encode = send(DECODE.astype(np.float32) / 65535), send(ENCODE)
         self._forward = send(np.float32([0, 0, 1]))
         self._replays: dict[tuple, Replay] = {}
+        self._lock = Lock()
 
     def _send(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
@@ -62,10 +65,10 @@ class TorchShader:
             of_head: H in [0, 1], rows in which the first light is the picture's; a third one is of the rest.
         """
         posed = self._shader.lit.head.posed(code).astype(np.float32)
-        centre = posed[self._shader.lit.prior.part == 0].mean(0).astype(np.float64)
+        centre = self._shader.lit.centre(posed)
         lamps = [[sample for one in light.lamps for sample in one.samples()] for light in lights]
         reach = reach_of(posed, centre)
-        told = [_told(lamp, reach, centre) for one in lamps for lamp in one]
+        told = [_told(lamp, posed, reach, centre) for one in lamps for lamp in one]
         skies = np.stack([np.concatenate([one.soft, one.glossy, one.diffuse], -1) for one in lights]).astype(np.float32)
         skies = np.ascontiguousarray(np.concatenate([skies[:, :, -1:], skies, skies[:, :, :1]], 2).transpose(0, 3, 1, 2))
         numbers = np.concatenate(
@@ -83,18 +86,22 @@ class TorchShader:
         )  # fmt: skip
         counts = tuple(map(len, lamps))
         key = (image.shape, matte.shape, height, width, counts)
-        if key not in self._replays:
-            self._surface.prepare(matte.shape[:2], height, width)
-            self._past = torch.zeros(height, width, 9, device=self.device)  # what is carried on
-            members = np.repeat(np.eye(len(counts), dtype=np.float32), counts, axis=0)  # L x K, whose light a lamp is of
-            draw = partial(self._drawn, height, width, self._send(members))
-            self._replays = {key: Replay(draw, arrays, self.device)}
-        return self._replays[key].picture(*arrays)
+        with self._lock:
+            replay = self._replays.get(key)
+            if replay is None:
+                self._surface.prepare(matte.shape[:2], height, width)
+                members = np.repeat(np.eye(len(counts), dtype=np.float32), counts, axis=0)  # L x K, whose light a lamp is of
+                past = torch.zeros(height, width, 9, device=self.device)
+                replay = Replay(partial(self._drawn, height, width, self._send(members), past), arrays, self.device)
+                kept = list(self._replays.items())[1 - _REPLAYS :]
+                self._replays = {**dict(kept), key: replay}
+        return replay.picture(*arrays)
 
     def _drawn(
-        self, height: int, width: int, members: Tensor, image: Tensor, matte: Tensor, share: Tensor, posed: Tensor,
+        self, height: int, width: int, members: Tensor, past: Tensor, image: Tensor, matte: Tensor, share: Tensor, posed: Tensor,
         numbers: Tensor, skies: Tensor, lamps: Tensor, motion: Tensor, kept: Tensor, of_head: Tensor,
     ) -> Tensor:  # fmt: skip
+        # `past` is what is carried on to the next frame
         rotation, focal, wide, tall, *_, glossiness = numbers[:9].view(3, 3), *numbers[9:].unbind()
         turns, count = numbers[12:-1], len(skies)
         normals = self._surface.normals(posed)
@@ -127,7 +134,7 @@ class TorchShader:
         )[0]
         normal, far, _, diffuse, gloss, glossy, believed = seen.split((3, 1, 1, 3 * count, 3 * count, 1, 1), -1)
         scale = focal * width / wide
-        head, placed = self._surface.head_shares(hits.triangle[0] >= 0, far[..., 0], believed[..., 0], scale)
+        head, placed = self._surface.head_shares(hits.triangle[0], far[..., 0], believed[..., 0], scale)
         around = self._surface.around(seen[..., :5], head, placed, matte)
         beyond = resized(around, height, width)
         wanted = resized(matte[..., None], height, width)[..., 0] > 0
@@ -166,10 +173,11 @@ class TorchShader:
         sums = (torch.cat([was, becomes], -1) * inside).sum((0, 1))
         floor = (FLOOR * sums[:3].mean() / inside.sum().clamp(min=1)).clamp(min=1e-6)
         safe = torch.where(was < 2 * floor, floor + was * was / (4 * floor), was)
-        ratio = (becomes + (safe - was) * (sums[3:] / sums[:3].clamp(min=1e-6))) / safe
+        before, after = ((one + FLOOR * one.mean()).clamp(min=1e-6) for one in sums.split(3))
+        ratio = (becomes + (safe - was) * (after / before)) / safe
         fields = torch.cat([torch.where(wanted[..., None], ratio, 1.0), was_gloss * inside, gloss * inside], -1)
-        fields = _carried(fields, self._past, motion, kept)
-        self._past.copy_(fields)
+        fields = _carried(fields, past, motion, kept)
+        past.copy_(fields)
         return self._applied(image, resized(fields, *image.shape[:2]), share)
 
     def _applied(self, image: Tensor, fields: Tensor, share: Tensor) -> Tensor:
@@ -207,9 +215,9 @@ def _carried(fields: Tensor, past: Tensor, motion: Tensor, kept: Tensor) -> Tens
     return fields + (kept / (1 + (apart / ANEW) ** 4))[..., None] * (before - fields)
 
 
-def _told(lamp: Lamp, reach: float, centre: np.ndarray) -> np.ndarray:
+def _told(lamp: Lamp, posed: np.ndarray, reach: float, centre: np.ndarray) -> np.ndarray:
     """A lamp as `_LIT` numbers; `reach` metres of a head."""
-    axes, origin, reach = view_of_lamp(lamp, reach, centre)
+    axes, origin, reach = view_of_lamp(lamp, posed, reach, centre)
     near = lamp.position is not None
     vector = centre + lamp.position if near else lamp.direction
     weighed = lamp.position / max(float(np.linalg.norm(lamp.position)), 0.05) ** 3 if near else lamp.direction

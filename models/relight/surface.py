@@ -29,6 +29,7 @@ JUMP, STEEP = 0.012, 6.0  # metres, and of a pixel's width, from one pixel to th
 MESH = 468  # landmarks on the skin
 _OVAL = [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136,
          172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]  # fmt: skip
+_MOUTH_CORNER = 61
 _OVAL_RIM = 0.015  # metres inside of the oval over which the landmarks' surface sets in
 _EDGE_ON = 0.08  # cosine below which a triangle between landmarks is a fold, not skin
 _OFF = 0.012  # metres off it, where a vertex lies behind or before it
@@ -98,6 +99,10 @@ class LitHead:
             self.glossy[of([prior.regions.index(name)])] = share
         self.balls = (prior.part == LEFT_EYE) | (prior.part == RIGHT_EYE)
         self.cells, self.corners, self.weights, self.share = _facets(head)
+        #: T bool, which triangles are the neck's, or skin below a jaw
+        low = (head.neutral[:, 1] > prior.at_landmarks(head.neutral)[_MOUTH_CORNER, 1]) & (self.share == 0)
+        below = low[prior.triangles].all(1) & (prior.region == prior.regions.index("skin"))
+        self.neck = below | (prior.region == prior.regions.index("neck"))
         #: V, how far its surface is believed
         self.believed = _believed(prior) if softened else np.ones(len(prior.mean), np.float32)
 
@@ -117,6 +122,10 @@ class LitHead:
         )
         out[self.inner] = unit(out[self.lips].mean(0))
         return out
+
+    def centre(self, posed: np.ndarray) -> np.ndarray:
+        """3 float64: the head's middle, from which lamps' places are told, of V x 3 in any axes."""
+        return posed[self.prior.part == 0].mean(0).astype(np.float64)
 
     def lit_depths(self, posed: np.ndarray) -> np.ndarray:
         """V x 1: depths that light is worked out at; the inside of the mouth is lit as at the lips' front."""
@@ -226,8 +235,9 @@ def surface(
     columns = np.flatnonzero(drawn.any(0))
     rim = max(1.0, RIM * (columns[-1] - columns[0])) if len(columns) else 1.0
     focal = camera.focal * width / camera.width
-    # a chin before a neck has a rim as well; but where each of both is, is known
-    head = _fading(drawn & ~_jumps(there[..., 3], drawn, focal), rim, there[..., -1])
+    # a chin before a neck has a rim as well, unless it is known just where it ends; where each of both is, is known
+    apart = _before_neck(there[..., 3], drawn, lit.neck[fragments.triangle] & drawn, focal) if lit.is_softened else False
+    head = _fading(drawn & ~apart, rim, there[..., -1])
     placed = _fading(drawn, rim, np.float32(1))
     around = _around(there, head, placed, matte)
     beyond = cv2.resize(around[..., :4], (width, height))
@@ -245,12 +255,12 @@ def _fading(drawn: np.ndarray, rim: float, believed: np.ndarray | np.float32) ->
     return share * share * (3 - 2 * share)
 
 
-def _jumps(depth: np.ndarray, drawn: np.ndarray, focal: float) -> np.ndarray:
-    """H x W bool: pixels beside which a head lies far before or behind, as a neck does behind a chin."""
+def _before_neck(depth: np.ndarray, drawn: np.ndarray, neck: np.ndarray, focal: float) -> np.ndarray:
+    """H x W bool: pixels of a chin beside which a `neck` (H x W bool) lies far behind, and those of the neck."""
     around = np.ones((3, 3), np.uint8)
-    farthest = cv2.dilate(np.where(drawn, depth, 0), around)
+    farthest = cv2.dilate(np.where(neck, depth, 0), around)
     nearest = cv2.erode(np.where(drawn, depth, np.float32(np.inf)), around)
-    return drawn & (farthest - nearest > np.maximum(JUMP, STEEP * depth / focal))
+    return farthest - nearest > np.maximum(JUMP, STEEP * depth / focal)
 
 
 @njit(parallel=True, cache=True, nogil=True, fastmath=True)

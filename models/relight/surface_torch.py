@@ -28,6 +28,7 @@ class TorchSurface:
         self._corners, self._weights, self._share = send(lit.corners.astype(np.int64)), send(lit.weights), send(lit.share)
         self._landmarks = send(np.asarray(prior.landmark_vertices[:MESH], np.int64))
         self._barycentric = send(np.asarray(prior.landmark_barycentric[:MESH], np.float32))
+        self._neck = send(lit.neck)
         self._balls, self._inner, self._lips = send(lit.balls), send(lit.inner), send(lit.lips)
         self._forward = send(np.float32([0, 0, 1]))
         self._sure_by = send(np.array([0, 0, 0, 1, 0]))  # depth by where it is placed, the rest by the head
@@ -71,28 +72,34 @@ class TorchSurface:
         depth[self._inner] = torch.quantile(posed[self._lips, 2], 0.2)
         return depth
 
-    def head_shares(self, drawn: Tensor, depth: Tensor, believed: Tensor, focal: Tensor) -> Tensor:
+    def head_shares(self, triangle: Tensor, depth: Tensor, believed: Tensor, focal: Tensor) -> Tensor:
         """2 x H x W in [0, 1], `head` and `placed` of `models.relight.surface.surface`.
 
         Distances are exact, where OpenCV's are good to a few per cent.
         """
-        height, width = drawn.shape
+        drawn, width = triangle >= 0, triangle.shape[1]
         columns = torch.arange(width, device=self.device)
         any_ = drawn.any(0)
         first, last = torch.where(any_, columns, width).min(), torch.where(any_, columns, -1).max()
         rim = (RIM * (last - first)).clamp(min=1)
-        ends = torch.stack([torch.where(drawn, depth, 0.0), torch.where(drawn, -depth, -torch.inf)])
-        farthest, nearest = F.max_pool2d(ends[:, None], 3, 1, 1)[:, 0]
-        jumps = farthest + nearest > (STEEP * depth / focal).clamp(min=JUMP)
+        apart = self._before_neck(triangle, depth, focal) if self._softened else torch.zeros_like(drawn)
         most = int(np.ceil(RIM * width)) + 1
         steps = torch.arange(-most, most + 1, device=self.device).float() ** 2
-        within = torch.where(torch.stack([drawn & ~jumps, drawn]), float(4 * most * most), 0.0)
+        within = torch.where(torch.stack([drawn & ~apart, drawn]), float(4 * most * most), 0.0)
         across = F.pad(within[:, None], (most, most, 0, 0), mode="replicate")[:, 0]
         across = (across.unfold(2, 2 * most + 1, 1) + steps).amin(-1)
         down = F.pad(across[:, None], (0, 0, most, most), mode="replicate")[:, 0]
         inside = (down.unfold(1, 2 * most + 1, 1) + steps).amin(-1).sqrt()
         share = (inside / rim).clamp(0, 1) * torch.stack([believed * drawn, torch.ones_like(believed)])
         return share * share * (3 - 2 * share)
+
+    def _before_neck(self, triangle: Tensor, depth: Tensor, focal: Tensor) -> Tensor:
+        """As `models.relight.surface._before_neck`."""
+        drawn = triangle >= 0
+        neck = self._neck[triangle.long()] & drawn
+        ends = torch.stack([torch.where(neck, depth, 0.0), torch.where(drawn, -depth, -torch.inf)])
+        farthest, nearest = F.max_pool2d(ends[:, None], 3, 1, 1)[:, 0]
+        return farthest + nearest > (STEEP * depth / focal).clamp(min=JUMP)
 
     def around(self, there: Tensor, head: Tensor, placed: Tensor, matte: Tensor) -> Tensor:
         """As `models.relight.surface._around`."""

@@ -263,6 +263,8 @@ def _relight(act: RelightTab, tabs: gr.Tabs, chosen: gr.State, agreed: gr.Checkb
     tabs.select(_is_relight, None, shown, show_progress="hidden").then(*look, **slow).success(*preview, **quiet)
     gr.on([file.upload, file.clear, chosen.change, agreed.change], *look, **slow).success(*preview, **quiet)
     name.change(lambda choice: gr.update(visible=choice == MINE), name, own, show_progress="hidden")
+    # lamps are put where they are to be
+    name.change(lambda choice: gr.update(visible=choice != LAMPS), name, turn, show_progress="hidden")
     controls = [name, own, turn, exposure, lamps]
     gr.on([lamps.input, *(control.change for control in controls[:-1])], act.wanted, controls, light, **quiet)
     gr.on([light.change, moment.change, behind.change, wall.change], *preview, **quiet)

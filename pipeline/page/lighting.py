@@ -64,7 +64,7 @@ class Moment:
 
     @cached_property
     def matte(self) -> np.ndarray:
-        """H x W in [0, 1], found as it is for a file."""
+        """H x W in [0, 1], as it is found for a film's first frame."""
         with SelfieMatte(self._quick) as matte:
             return matte(self.image)
 
@@ -106,7 +106,7 @@ class Lighting:
     def light(self, wanted: Wanted) -> Light:
         """Raises MediaError or Refusal, in one line, where there is none."""
         lamps = json.loads(wanted.lamps)
-        placed = [{"type": "directional", **one} for one in lamps]
+        placed = [{"type": "directional", **one} for one in lamps if one["intensity"] * max(one["color"]) > 0]
         if wanted.name == LAMPS:
             if not placed:
                 raise Refusal("no lamp is lit, expected one at least. Add a lamp.")
@@ -158,14 +158,14 @@ def _choice(wanted: Wanted) -> str:
     return wanted.file if Path(wanted.file).suffix.lower() in ENDINGS else FROM + wanted.file
 
 
-def relit_moment(seen: Seen, light: Light, share: float, how: Relighting) -> tuple[np.ndarray, np.ndarray]:
+def relit_moment(seen: Seen, light: Light, number: int, how: Relighting) -> tuple[np.ndarray, np.ndarray]:
     """(a picture as it was, the same relit), H x W x 3 or 4 uint8 sRGB.
 
     Args:
-        share: of the video, in [0, 1].
+        number: of the moments.
         how: what is seen behind.
     """
-    one = seen.moments[min(int(share * len(seen.moments)), len(seen.moments) - 1)]
+    one = seen.moments[min(number, len(seen.moments) - 1)]
     behind = Behind(how.background, one.image.shape[1], one.image.shape[0], how.wall)
     return one.image, relit_picture(one.image, seen.shot, one.index, light, behind, one.matte)
 

@@ -63,7 +63,7 @@ class RelightTab:
         how = Relighting(background=background, wall=_wall(background, wall))
         try:
             seen = self._seen(chosen, file)
-            before, after = relit_moment(seen, self._lighting.light(light), moment / len(seen.moments), how)
+            before, after = relit_moment(seen, self._lighting.light(light), int(moment), how)
         except _REFUSED as error:
             return gr.skip(), shown(error, name, light.file)
         return {"before": as_url(before), "after": as_url(after)}, _told(seen, light)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from capture.errors import MediaError
 from capture.photo import read_photo, write_photo
@@ -29,6 +29,21 @@ def test_every_exif_orientation_comes_in_upright(tmp_path, orientation):
     path = tmp_path / "photo.png"
     stored.save(path, exif=exif)
     assert np.array_equal(read_photo(path).image, corner_picture())
+
+
+def test_colours_of_another_profile_become_srgbs(tmp_path):
+    """By sRGB's own profile, its red and green exchanged: a picture with these exchanged as well is what it was."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for old, new in ((b"rXYZ", b"\0\0\0\0"), (b"gXYZ", b"rXYZ"), (b"\0\0\0\0", b"gXYZ")):
+        at = profile.index(old, 128)
+        profile = profile[:at] + new + profile[at + 4 :]
+    profile = profile.replace("sRGB".encode("utf-16-be"), "odd ".encode("utf-16-be")).replace(b"sRGB", b"odd ")
+    stored = Image.fromarray(np.ascontiguousarray(corner_picture()[..., [1, 0, 2]]))
+    for name, mode in (("photo.png", "RGB"), ("alpha.png", "RGBA"), ("photo.jpg", "RGB")):
+        stored.convert(mode).save(tmp_path / name, icc_profile=profile, quality=100, subsampling=0)
+        assert np.abs(read_photo(tmp_path / name).image.astype(int) - corner_picture()).max() <= 12, name
+    stored.save(tmp_path / "broken.png", icc_profile=profile[:200])
+    assert np.array_equal(read_photo(tmp_path / "broken.png").image, np.asarray(stored))
 
 
 def test_sixteen_bits_are_scaled_not_cut(tmp_path):

@@ -29,6 +29,7 @@ from models.light.presets import PRESETS
 from models.light.transport import Transport, shadow_map, unshadowed
 from models.relight.shading import Shader, applied, change
 from models.relight.surface import LitHead, pulled_and_pushed
+from tests.conftest import expression
 
 AHEAD = np.array([0.0, 0.0, -1.0])
 
@@ -234,12 +235,60 @@ def test_a_nose_throws_its_shadow_on_the_cheek(shader, code):
     assert np.nonzero(shade)[1].mean() > 128  # the lamp is at the picture's left
 
 
-def test_inside_of_an_open_mouth_there_is_light(shader, prior):
-    talking = FaceCode(np.zeros(52), np.eye(3), np.array([0.0, 0.0, 0.55]))
-    posed = shader.lit.head.posed(talking)
-    normals = shader.lit.normals(posed)
-    sent, _ = shader.transport.gathered(normals, np.ones((len(shader.transport.directions), 3)))
-    assert sent[shader.lit.inner].min() > 0.3
+def chins(seen: np.ndarray, shader: Shader, code: FaceCode, scale: int) -> np.ndarray:
+    """R x C of H x W: some columns across a chin, from 15 mm above where it ends to as much below."""
+    chin = shader.lit.head.person.camera.project(shader.lit.prior.at_landmarks(shader.lit.head.posed(code))[152][None])[0]
+    around = round(0.015 * scale * 400 / code.translation[2])
+    row, column = round(scale * chin[1]), round(scale * chin[0])
+    return seen[row - around : row + around, column - around : column + around]
+
+
+def test_no_line_runs_where_a_chin_ends_before_a_neck(shader, code):
+    whole = np.ones((512, 512), np.float32)
+    for light in (PRESETS["overcast"](), PRESETS["studio"](), PRESETS["window"]()):
+        rows = chins(shader(code, whole, [light], 512, 512)[0].diffuse.mean(-1), shader, code, 2)
+        apart = 5
+        beside = np.stack([rows[: -2 * apart], rows[2 * apart :]])
+        line = rows[apart:-apart]
+        assert (line / beside.min(0)).min() > 0.85 and (line / beside.max(0)).max() < 1.1
+
+
+def test_a_chin_throws_its_shadow_on_the_neck(shader, code):
+    sun = directional([0.0, -1.0, -1.0])
+    free = ambient_light(np.zeros(3), (replace(sun.lamps[0], shadows=False),))
+    shaded, bare = (chins(one.diffuse[..., 0], shader, code, 1) for one in shader(code, WHOLE, [sun, free], 256, 256))
+    assert (bare[-4:] > 0.2).all() and (shaded[-4:] < 0.1 * bare[-4:]).mean() > 0.9
+
+
+def test_a_lamp_close_to_a_face_throws_shadows(shader, code):
+    """As near as a hand, which a sphere around the whole head would hold."""
+    near = Lamp("point", np.full(3, 0.02), position=np.array([-0.13, 0.0, -0.1]))
+    lit, free = shader(
+        code, WHOLE, [ambient_light(np.zeros(3), (one,)) for one in (near, replace(near, shadows=False))], 256, 256
+    )
+    shade = (free.diffuse[..., 0] > 0.1 * free.diffuse[..., 0].max()) & (lit.diffuse[..., 0] < 0.3 * free.diffuse[..., 0])
+    assert shade.sum() > 20 and np.nonzero(shade)[1].mean() > 128
+
+
+def test_a_colour_that_the_old_light_lacks_does_not_come_out_of_nothing(shader, code):
+    image = picture_under(shader, code, ambient_light(np.full(3, 0.8)))
+    red, white = ambient_light(np.array([0.8, 0.0, 0.0])), ambient_light(np.full(3, 0.8))
+    most = change(*shader(code, WHOLE, [red, white], 256, 256)).ratio.max()
+    assert most < 50  # it was 1e8
+    assert np.abs(relit(shader, code, image, red, red).astype(int) - image).max() <= 1
+
+
+def test_inside_of_an_open_mouth_there_is_light(shader, code):
+    lit = shader.lit
+    shut, open_ = (
+        lit.head.posed(replace(code, expression=expression(jawOpen=gape)))[lit.inner] for gape in (0.0, 0.8)
+    )  # fmt: skip
+    assert np.linalg.norm(open_ - shut, axis=1).max() > 0.01
+    code = replace(code, expression=expression(jawOpen=0.8))
+    seen = shader(code, WHOLE, [ambient_light(np.ones(3))], 256, 256)[0].diffuse[..., 0]
+    at = lit.head.person.camera.project(lit.prior.at_landmarks(lit.head.posed(code)))
+    inside = at[[13, 14], :2].mean(0).astype(int)  # between the lips
+    assert 0.3 < seen[inside[1], inside[0]] < 1.05
 
 
 def test_a_lamp_is_found_from_what_it_lights():
