@@ -57,3 +57,20 @@ def test_torch_makes_the_film_that_numba_makes(performer, prior, tmp_path):
     ]
     off = np.abs(np.stack(film("cpu")).astype(int) - np.stack(film("cpu:0")))
     assert off.mean() < 0.05 and off[1:].max() <= 12  # where heads end, as in tests/models/test_lighting_torch.py
+
+
+def test_looking_at_another_light_meanwhile_leaves_a_film_as_it_is(performer, prior, tmp_path):
+    """As a visitor of the page does who drags a slider while their film is made."""
+    clip = open_media(write_clip(tmp_path / "clip.mp4", performer[:3]))
+    shot, other = look_at(clip, prior, device="cpu:0"), PRESETS["sunset"]().turned(1.0)
+    frames, matte = list(clip), np.ones((clip.height, clip.width), np.float32)
+
+    def film(meanwhile) -> list[np.ndarray]:
+        out = []
+        for frame in relit_frames(clip, shot, PRESETS["sunset"](), Relighting()):
+            out.append(frame.image)
+            meanwhile()
+        return out
+
+    look = lambda: relit_picture(frames[0].image, shot, 0, other, Behind("keep", clip.width, clip.height), matte)
+    assert all(np.array_equal(a, b) for a, b in zip(film(lambda: None), film(look)))
