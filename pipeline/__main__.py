@@ -167,10 +167,10 @@ def _live(command: Live) -> tuple[dict, str]:
 def _relight(command: Relight) -> tuple[dict, str]:
     from models.prior.face import load_prior
     from pipeline.progress import TerminalProgress
-    from pipeline.relight import Relighting, relight
+    from pipeline.relight import STOPS, Relighting, relight
 
     how = Relighting(
-        _turn(command.rotate), _in_range("--exposure", command.exposure, -20, 20), command.background,
+        _turn(command.rotate), _in_range("--exposure", command.exposure, -STOPS, STOPS), command.background,
         _in_range("--smoothing", command.smoothing, 0, 10), command.mark, device=_device(command.device),
         wall=None if command.wall is None else _in_range("--wall", command.wall, 0.05, 10),
     )  # fmt: skip
@@ -212,7 +212,7 @@ def _track(command: Track) -> tuple[dict, str]:
     from models.prior.face import load_prior
     from pipeline.device import choose_device
     from pipeline.errors import Refusal
-    from pipeline.flow import check_output
+    from pipeline.outputs import check_output
     from pipeline.progress import TerminalProgress
     from pipeline.report import check_writable, track_report, write_overlay
     from pipeline.tracking import track

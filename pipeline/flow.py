@@ -27,6 +27,7 @@ from pipeline.lights import open_light
 from pipeline.lit_puppet import lit
 from pipeline.live.stream import reenact_causally
 from pipeline.mark import marked
+from pipeline.outputs import check_not_input, check_output
 from pipeline.performance import Performance
 from pipeline.progress import Listener, counted, silent
 from pipeline.puppet import PortraitPuppet
@@ -185,6 +186,7 @@ def reenact(
     """
     prior = prior or load_prior()
     check_output(output, alpha=settings.background == TRANSPARENT)
+    check_not_input(output, source, driver)
     check_background(settings.background)
     choose_device(settings.device)  # refused before any work
     if causal:
@@ -211,8 +213,3 @@ def reenact(
         "landmark_error_percent": float(100 * np.nanmean(performance.error)) if np.isfinite(performance.error).any() else None,
         "audio": settings.audio if sound else "none",
     }  # fmt: skip
-
-
-def check_output(output: str | Path, alpha: bool = False) -> None:
-    """Refuses an output that can't be written before any work is done."""
-    VideoWriter(output, 16, 16, alpha=alpha).discard()

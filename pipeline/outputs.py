@@ -5,7 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from capture.writer import VideoWriter
 from pipeline.errors import Refusal
+
+
+def check_output(output: str | Path, alpha: bool = False) -> None:
+    """Refuses a video that can't be written."""
+    VideoWriter(output, 16, 16, alpha=alpha).discard()
 
 
 def check_not_input(output: str | Path, *inputs: str) -> None:

@@ -39,7 +39,7 @@ from pipeline.errors import Refusal
 from pipeline.lights import ENDINGS, open_light
 from pipeline.looking import Shot, look_at
 from pipeline.mark import marked
-from pipeline.outputs import check_folder, check_not_input
+from pipeline.outputs import check_folder, check_not_input, check_output
 from pipeline.progress import Listener, counted, silent
 from pipeline.puppet import open_puppet, rest_picture
 from pipeline.relighting import Relit, edges_left_out
@@ -333,7 +333,7 @@ def _outputs(output: str | Path, names: list[str], media: Media, many: bool, how
             paths = {name: output / f"{name}{ending}" for name in names}
         return paths
     if not media.is_photo:
-        VideoWriter(output, 16, 16, alpha=alpha).discard()
+        check_output(output, alpha)
     else:
         check_photo_output(output)
         if alpha and output.suffix.lower() in (".jpg", ".jpeg"):

@@ -24,6 +24,7 @@ from models.moved import Moved
 from models.prior.face import AnnyPrior, load_prior
 from models.relight.shading import applied, change
 from pipeline.backdrop import KEEP, TRANSPARENT
+from pipeline.errors import Refusal
 from pipeline.looking import Shot, look_at
 from pipeline.relight import Behind, Relighting, relit_frames, relit_picture
 
@@ -98,11 +99,13 @@ def laws(media: Path, row, head) -> None:
             back.append(decibels(made(other, as_known(shot, light), shot.source, matte), frame, where))
             try:
                 seen = look_at(StillPicture(other, path.name), prior)
-            except Exception:
+            except Refusal:  # too dark or too bright by now
                 continue
             again = made(other, seen, shot.source, matte)
             anew.append(decibels(again, frame, where))
-        row(path.stem[:28], there[0], float(np.mean(back)), float(np.mean(anew)) if anew else np.nan, *linear(frame, shot, matte))
+        few = "" if len(anew) == len(LIGHTS) else f" ({len(anew)} of {len(LIGHTS)})"
+        told = f"{np.mean(anew):.2f}{few}" if anew else "none"
+        row(path.stem[:28], there[0], float(np.mean(back)), told, *linear(frame, shot, matte))
 
 
 def linear(frame: np.ndarray, shot: Shot, matte: np.ndarray) -> list[float]:
@@ -186,14 +189,15 @@ def tones(media: Path, row, head) -> None:
     """Lightness and hue (CIE Lab, skin's median) of faces as filmed and under white lights; order by Spearman's rank."""
     from scipy.stats import spearmanr
 
-    prior, found = load_prior(), []
+    prior, found, left_out = load_prior(), [], []
     head("picture", "as filmed: L", "hue", *(f"{name}: {what}" for name in ("even", "lamp") for what in ("L", "hue")))
     for path in _faces(media):
         clip = open_media(path)
         clip = clip if clip.is_photo else Excerpt(clip, 0, 5)
         try:
             shot = look_at(clip, prior, people=1)
-        except Exception:
+        except Refusal:  # nobody is seen
+            left_out.append(path.stem[:28])
             continue
         frame = next(iter(clip)).image
         cells = []
@@ -203,6 +207,7 @@ def tones(media: Path, row, head) -> None:
         found.append(cells)
         row(path.stem[:28], *cells)
     table = np.array(found)
+    row(f"left out: {', '.join(left_out) or 'none'}", *[""] * 6)
     row("rank of L with as filmed", "", "", *(v for k in (2, 4) for v in (float(spearmanr(table[:, 0], table[:, k])[0]), "")))
     row("rank of L between both", "", "", float(spearmanr(table[:, 2], table[:, 4])[0]), "", "", "")
     row("hue between both, most", "", "", "", float(np.abs(table[:, 3] - table[:, 5]).max()), "", "")

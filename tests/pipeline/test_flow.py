@@ -92,6 +92,13 @@ def test_source_frames_without_a_face_stay_as_they_are(tmp_path, prior, driver, 
     assert np.array_equal(made[10].image, blank) and not np.array_equal(made[2].image, blank)
 
 
+def test_nothing_is_written_over_what_is_read(driver, prior):
+    before = driver.read_bytes()
+    with pytest.raises(ValueError, match="the same file as the input"):
+        reenact("builtin", str(driver), driver, prior=prior)
+    assert driver.read_bytes() == before
+
+
 def test_a_driver_without_a_face_leaves_no_file(tmp_path, prior):
     driver = tone(tmp_path / "tone.mp4", 1.0)
     report = None

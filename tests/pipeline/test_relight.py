@@ -24,6 +24,7 @@ from pipeline.errors import Refusal
 from pipeline.flow import reenact
 from pipeline.lights import open_light
 from pipeline.looking import Shot, look_at
+from pipeline.page.lighting import Lighting, Wanted
 from pipeline.reenactment import Settings
 from pipeline.relight import Behind, Relighting, relight, relit_picture
 from tests.conftest import command, write_clip
@@ -319,6 +320,13 @@ def test_a_picture_without_colours_keeps_without_them_under_a_grey_light(portrai
     shot = look_at(StillPicture(grey, "grey.png"), prior)
     out = under(grey, shot, ambient_light(np.full(3, 0.8)))
     assert np.ptp(out.astype(int), axis=-1).max() <= 1 and np.abs(out.astype(int) - grey).mean() > 3
+
+
+def test_a_lamp_of_the_pages_that_is_out_leaves_the_rest_of_a_light(prior):
+    lighting, out = Lighting(prior), [{"direction": [0, 0, -1], "color": [1, 1, 1], "intensity": 0}]
+    assert lighting.light(Wanted("studio", lamps=json.dumps(out))).lamps == PRESETS["studio"]().lamps
+    with pytest.raises(Refusal, match="no lamp is lit"):
+        lighting.light(Wanted("lamps", lamps=json.dumps(out)))
 
 
 def test_every_preset_lights_something():
