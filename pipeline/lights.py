@@ -21,9 +21,7 @@ FROM = "from:"
 ENDINGS = (".hdr", ".exr", ".txt", ".json")
 _HEAD = np.array([[0, -0.013, 0.047], [0.07, 0.125, 0.108]])  # metres from a head's centre: an ellipsoid within it, half axes
 _MOST = 1e6  # of what a file may say: white is about 1
-_KEYS = {
-    "directional": {"direction"}, "point": {"position"}, "area": {"position", "size"}
-}  # fmt: skip
+_KEYS = {"directional": {"direction"}, "point": {"position", "direction"}, "area": {"position", "direction", "size"}}
 _HARMONICS = (
     "expected 9 rows of red, green and blue: radiance in the real orthonormal basis up to the second order, m = -l to l, in "
     "camera axes (+x right, +y down, +z forward)"
@@ -118,16 +116,22 @@ def _lamp(told: object, name: str) -> Lamp:
     intensity = _number(told.get("intensity", 1.0), f"{name}: intensity")
     colour = _three(told.get("color", [1, 1, 1]), f"{name}: color", least=0.0) * intensity
     if kind == "directional":
-        direction = _three(told.get("direction"), f"{name}: direction")
-        length = float(np.linalg.norm(direction))
-        if length < 1e-9:
-            raise Refusal(f"{name}: direction is 0, expected which way the light is; [0, 0, -1] is at the camera. Give one.")
-        return Lamp(kind, colour, direction=direction / length)
+        return Lamp(kind, colour, direction=_direction(told.get("direction"), name))
     position = _three(told.get("position"), f"{name}: position")
     if np.linalg.norm((position - _HEAD[0]) / _HEAD[1]) < 1:
         raise Refusal(f"{name}: position {position.tolist()} is inside the head, expected metres from its centre. Move it out.")
+    if "direction" in told and _direction(told["direction"], name) @ position <= 0:
+        raise Refusal(f"{name}: direction is away from the lamp's position, expected towards it. Leave out the direction.")
     size = _number(told.get("size", 0.5), f"{name}: size") if kind == "area" else 0.0
     return Lamp(kind, colour, position=position, size=size)
+
+
+def _direction(value: object, name: str) -> np.ndarray:
+    direction = _three(value, f"{name}: direction")
+    length = float(np.linalg.norm(direction))
+    if length < 1e-9:
+        raise Refusal(f"{name}: direction is 0, expected which way the light is; [0, 0, -1] is at the camera. Give one.")
+    return direction / length
 
 
 def _number(value: object, name: str) -> float:

@@ -113,9 +113,10 @@ class Behind:
         return cv2.blendLinear(np.ascontiguousarray(image), behind, share, 1 - share)
 
     def _seen(self, light: Light) -> np.ndarray:
-        if self._light is None or self._light[0] is not light:
-            self._light = light, seen_behind(light, *self._size)
-        return self._light[1]
+        kept = self._light  # frames are made abreast
+        if kept is None or kept[0] is not light:
+            kept = self._light = light, seen_behind(light, *self._size)
+        return kept[1]
 
     def shadows(self, matte: np.ndarray, light: Light, one: Relit, code: FaceCode) -> Change | None:
         """What people's shadows do to the wall behind them; None where there is no wall."""
