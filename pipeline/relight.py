@@ -241,7 +241,7 @@ def relit_picture(
     if len(shot.people) > 1:
         scale = image.shape[1] / shot.people[0][0].person.camera.width
         grounds = territories([one.landmarks_at(p.code(index)) * scale for one, p in shot.people], *image.shape[:2])
-        shares = [ground * inside if keeps else ground for ground in grounds]
+        shares = [ground[..., None] * inside if keeps else ground for ground in grounds]
     gain = None if shot.gains is None else shot.gains[index]
     for number, ((one, performance), share) in enumerate(zip(shot.people, shares)):
         if changes is None:
@@ -251,7 +251,7 @@ def relit_picture(
     shadows = behind.shadows(matte, light, shot.people[0][0], shot.people[0][1].code(index))
     if not keeps:
         return behind(out, matte, light, shadows)
-    return out if shadows is None else applied(out, shadows, 1 - inside)
+    return out if shadows is None else applied(out, shadows, 1 - inside[..., 1])
 
 
 def relight(

@@ -31,7 +31,8 @@ _DEPTH_PULL = 0.5  # of the way to MediaPipe's depths
 _SETTLED = 24  # steps of a fit that starts from nothing
 _SIDE = 288  # pixels of the longer side in which moving pictures are shaded
 _FINE_SIDE = 1024  # photos
-_EDGE = (0.65, 0.95)  # of a matte: up to here a pixel is left as it is, from here on it is a person's
+_BRIGHTER = (0.65, 0.95)  # of a matte: up to here a pixel is made no brighter, from here on it is a person's
+_DARKER = (0.4, 0.75)  # the same of darker: a rim of old light is worse than one of shade
 _TONES = (0.08, 0.7)  # luminance of skin's albedo that is believed
 _FULL_GLOSS = 0.35  # of it, below which gloss is taken to be weaker as well: dark skin may be bright skin in little light ...
 _GLOSS_BY_TONE = 0.7  # ... or dark: by this power of it
@@ -260,7 +261,7 @@ class Relit:
 
         Args:
             image: H x W x 3 uint8 sRGB; matte: H x W in [0, 1], 1 on people.
-            share: H x W in [0, 1], how far each pixel changes; None is the matte.
+            share: H x W in [0, 1], how far each pixel changes, or H x W x 2, brighter and darker; None is the matte.
             gain: 3, by how much this frame's own light differs from the shot's.
             camera: that the picture is seen through, where it is not the person's.
             turned: 3 x 3, by how much the head has turned since it was taken, in a picture that was moved: light and shadows on
@@ -281,8 +282,8 @@ class Relit:
 
 
 def edges_left_out(matte: np.ndarray) -> np.ndarray:
-    """H x W in [0, 1]: how far people change before a background that stays, so that there is no glow.
+    """H x W x 2 in [0, 1]: how far people become brighter and darker before a background that stays, so that there is no glow.
 
     Beside their outline they are mixed with what is behind them, which is not relit.
     """
-    return np.clip((matte - _EDGE[0]) / (_EDGE[1] - _EDGE[0]), 0, 1)
+    return np.stack([np.clip((matte - first) / (last - first), 0, 1) for first, last in (_BRIGHTER, _DARKER)], -1)

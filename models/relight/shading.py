@@ -236,7 +236,7 @@ class Shader:
 
     def _add(self, lamp, seen: Surface, posed: np.ndarray, centre: np.ndarray, diffuse: np.ndarray, gloss: np.ndarray) -> None:
         side = shadow_side(*seen.head.shape)
-        shadow = shadow_map(lamp, posed, self.lit.outside, centre, side) if lamp.shadows else NO_SHADOW
+        shadow = shadow_map(lamp, posed, self.lit.throwing, centre, side) if lamp.shadows else NO_SHADOW
         f = lambda value: np.ascontiguousarray(value, np.float32)
         near = lamp.position is not None
         nothing = np.zeros(3)
@@ -283,6 +283,7 @@ def _applied(image, ratio, was, becomes, alpha, decode, encode, out):
     # the fields may be coarser: stretched linearly, pixel centres on pixel centres, a row at a time
     height, width = image.shape[:2]
     rows, columns = ratio.shape[:2]
+    last = alpha.shape[2] - 1
     scale = np.float32(columns) / np.float32(width)
     for y in prange(height):
         up = min(
@@ -300,8 +301,8 @@ def _applied(image, ratio, was, becomes, alpha, decode, encode, out):
                 line[x, 6 + c] = becomes[top, x, c] + v * (becomes[below, x, c] - becomes[top, x, c])
         here = np.empty(9, np.float32)
         for x in range(width):
-            a = alpha[y, x]
-            if a <= 0:
+            brighter, darker = alpha[y, x, 0], alpha[y, x, last]
+            if brighter <= 0 and darker <= 0:
                 for c in range(3):
                     out[y, x, c] = image[y, x, c]
                 continue
@@ -320,17 +321,18 @@ def _applied(image, ratio, was, becomes, alpha, decode, encode, out):
             for c in range(3):
                 pixel = np.float32(decode[image[y, x, c]]) * np.float32(1 / 65535)
                 lit = (pixel - here[3 + c] * kept) * here[c] + here[6 + c] * kept
-                lit = pixel + a * (lit - pixel)
+                lit = pixel + (brighter if lit > pixel else darker) * (lit - pixel)
                 lit = min(max(lit, np.float32(0)), np.float32(1))
                 # as an index once more: no number is neither below 0 nor above 1
                 out[y, x, c] = encode[min(max(int(lit * np.float32(65535) + np.float32(0.5)), 0), 65535)]
 
 
 def applied(image: np.ndarray, how: Change, alpha: np.ndarray) -> np.ndarray:
-    """H x W x 3 uint8 sRGB, changed where `alpha` (H x W in [0, 1]) says so.
+    """H x W x 3 uint8 sRGB, changed where `alpha` says so.
 
     Args:
         image: H x W x 3 uint8 sRGB; how: of any size, stretched over it.
+        alpha: H x W in [0, 1]; or H x W x 2, by how much a colour of a pixel may become brighter, and darker.
     """
     out = np.empty_like(image)
     with PARALLEL:
@@ -339,7 +341,7 @@ def applied(image: np.ndarray, how: Change, alpha: np.ndarray) -> np.ndarray:
             how.ratio,
             how.was,
             how.becomes,
-            np.ascontiguousarray(alpha, np.float32),
+            np.ascontiguousarray(np.atleast_3d(alpha), np.float32),
             DECODE,
             ENCODE,
             out,

@@ -40,7 +40,7 @@ class TorchShader:
     def __init__(self, shader: Shader, device: str):
         self._shader, self.device = shader, torch.device(device)
         lit, send = shader.lit, self._send
-        self._triangles, self._outside = send(lit.triangles.astype(np.int32)), send(lit.outside.astype(np.int32))
+        self._triangles, self._throwing = send(lit.triangles.astype(np.int32)), send(lit.throwing.astype(np.int32))
         self._surface = TorchSurface(lit, self.device)
         self._glossy, self._believed = send(lit.glossy), send(lit.believed)
         self._directions = send(shader.transport.directions.astype(np.float32))
@@ -79,13 +79,14 @@ class TorchShader:
         )
         motion = np.zeros((height, width, 2), np.float32) if moved is None else cv2.resize(moved.motion, (width, height))
         arrays = (
-            np.ascontiguousarray(image), np.ascontiguousarray(matte, np.float32), np.ascontiguousarray(share, np.float32), posed,
+            np.ascontiguousarray(image), np.ascontiguousarray(matte, np.float32),
+            np.ascontiguousarray(np.atleast_3d(share), np.float32), posed,
             numbers, skies, np.array(told, np.float32).reshape(-1, _LIT), motion,
             np.float32([0.0 if moved is None else moved.kept]),
             np.ones(height, np.float32) if of_head is None else of_head,
         )  # fmt: skip
         counts = tuple(map(len, lamps))
-        key = (image.shape, matte.shape, height, width, counts)
+        key = (image.shape, matte.shape, arrays[2].shape, height, width, counts)
         with self._lock:
             replay = self._replays.get(key)
             if replay is None:
@@ -186,9 +187,10 @@ class TorchShader:
         pixel = self._decode[image.long()]
         kept = (MOST_GLOSS * pixel / was.clamp(min=1e-12)).clamp(max=1).amin(-1, keepdim=True)
         lit = (pixel - was * kept) * ratio + becomes * kept
-        lit = (pixel + share[..., None] * (lit - pixel)).clamp(0, 1)
+        part = torch.where(lit > pixel, share[..., :1], share[..., -1:])
+        lit = (pixel + part * (lit - pixel)).clamp(0, 1)
         out = self._encode[(lit * 65535 + 0.5).long()]
-        return torch.where(share[..., None] > 0, out, image)
+        return torch.where(share.amax(-1, keepdim=True) > 0, out, image)
 
     def _shadow_maps(self, lamps: Tensor, posed: Tensor, size: int) -> Tensor:
         """L x S x S: what each lamp sees of the head, metres from it (beyond a plane, where it is far)."""
@@ -197,7 +199,7 @@ class TorchShader:
         away = torch.where(near > 0, local[..., 2].clamp(min=1e-3), torch.ones_like(local[..., 2]))
         across = (local[..., :2] / away[..., None] / reach.clamp(min=1e-6)[..., None] + 1) * (size / 2)
         depth = torch.where(near > 0, away, FAR + local[..., 2])
-        seen = rasterise(torch.cat([across, depth[..., None]], -1), self._outside, size, size).depth
+        seen = rasterise(torch.cat([across, depth[..., None]], -1), self._throwing, size, size).depth
         return seen - torch.where(near > 0, 0.0, FAR)[..., None]
 
 

@@ -193,7 +193,7 @@ def _lamp_at(
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """C x 3 towards a lamp, as long as it is bright, and C in [0, 1], how much of it is seen (`normals` C x 3, camera axes)."""
     centre, places = posed[lit.prior.part == 0].mean(0).astype(np.float64), posed[chosen]
-    shadow = shadow_map(lamp, posed, lit.outside, centre, SHADOW_SIDE) if lamp.shadows else NO_SHADOW
+    shadow = shadow_map(lamp, posed, lit.throwing, centre, SHADOW_SIDE) if lamp.shadows else NO_SHADOW
     near = lamp.position is not None
     f = lambda value: np.ascontiguousarray(value, np.float32)
     open_ = unshadowed_at(

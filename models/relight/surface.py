@@ -29,7 +29,7 @@ JUMP, STEEP = 0.012, 6.0  # metres, and of a pixel's width, from one pixel to th
 MESH = 468  # landmarks on the skin
 _OVAL = [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136,
          172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]  # fmt: skip
-_MOUTH_CORNER = 61
+_NOSE = 4
 _OVAL_RIM = 0.015  # metres inside of the oval over which the landmarks' surface sets in
 _EDGE_ON = 0.08  # cosine below which a triangle between landmarks is a fold, not skin
 _OFF = 0.012  # metres off it, where a vertex lies behind or before it
@@ -88,7 +88,10 @@ class LitHead:
         self.is_softened = softened
         self.triangles = np.ascontiguousarray(prior.triangles, np.int32)
         inner = [prior.regions.index(name) for name in INNER]
+        #: T' x 3, what keeps light out; and of a fitted head what lamps' shadows are thrown by: nobody's ears lie where its do
         self.outside = np.ascontiguousarray(self.triangles[~np.isin(prior.region, inner)])
+        ears = [prior.regions.index("ears")] if softened else []
+        self.throwing = np.ascontiguousarray(self.triangles[~np.isin(prior.region, inner + ears)])
         self.average = _neighbours(len(prior.mean), self.triangles.tobytes())
         of = lambda numbers: np.unique(prior.triangles[np.isin(prior.region, numbers)])
         self.lips = of([prior.regions.index("lips")])
@@ -99,10 +102,10 @@ class LitHead:
             self.glossy[of([prior.regions.index(name)])] = share
         self.balls = (prior.part == LEFT_EYE) | (prior.part == RIGHT_EYE)
         self.cells, self.corners, self.weights, self.share = _facets(head)
-        #: T bool, which triangles are the neck's, or skin below a jaw
-        low = (head.neutral[:, 1] > prior.at_landmarks(head.neutral)[_MOUTH_CORNER, 1]) & (self.share == 0)
-        below = low[prior.triangles].all(1) & (prior.region == prior.regions.index("skin"))
-        self.neck = below | (prior.region == prior.regions.index("neck"))
+        #: T bool, which triangles a face's rim lies before: the neck's, the ears', and skin beyond its landmarks, below a nose
+        low = (self.share == 0) & (head.neutral[:, 1] > prior.at_landmarks(head.neutral)[_NOSE, 1])
+        self.beyond = low[prior.triangles].all(1) & (prior.region == prior.regions.index("skin"))
+        self.beyond |= np.isin(prior.region, [prior.regions.index(name) for name in ("neck", "ears")])
         #: V, how far its surface is believed
         self.believed = _believed(prior) if softened else np.ones(len(prior.mean), np.float32)
 
@@ -236,7 +239,7 @@ def surface(
     rim = max(1.0, RIM * (columns[-1] - columns[0])) if len(columns) else 1.0
     focal = camera.focal * width / camera.width
     # a chin before a neck has a rim as well, unless it is known just where it ends; where each of both is, is known
-    apart = _before_neck(there[..., 3], drawn, lit.neck[fragments.triangle] & drawn, focal) if lit.is_softened else False
+    apart = _before(there[..., 3], drawn, lit.beyond[fragments.triangle] & drawn, focal) if lit.is_softened else False
     head = _fading(drawn & ~apart, rim, there[..., -1])
     placed = _fading(drawn, rim, np.float32(1))
     around = _around(there, head, placed, matte)
@@ -255,10 +258,10 @@ def _fading(drawn: np.ndarray, rim: float, believed: np.ndarray | np.float32) ->
     return share * share * (3 - 2 * share)
 
 
-def _before_neck(depth: np.ndarray, drawn: np.ndarray, neck: np.ndarray, focal: float) -> np.ndarray:
-    """H x W bool: pixels of a chin beside which a `neck` (H x W bool) lies far behind, and those of the neck."""
+def _before(depth: np.ndarray, drawn: np.ndarray, beyond: np.ndarray, focal: float) -> np.ndarray:
+    """H x W bool: pixels of a face beside which what is `beyond` (H x W bool) lies far behind, and those of that."""
     around = np.ones((3, 3), np.uint8)
-    farthest = cv2.dilate(np.where(neck, depth, 0), around)
+    farthest = cv2.dilate(np.where(beyond, depth, 0), around)
     nearest = cv2.erode(np.where(drawn, depth, np.float32(np.inf)), around)
     return farthest - nearest > np.maximum(JUMP, STEEP * depth / focal)
 

@@ -28,7 +28,7 @@ class TorchSurface:
         self._corners, self._weights, self._share = send(lit.corners.astype(np.int64)), send(lit.weights), send(lit.share)
         self._landmarks = send(np.asarray(prior.landmark_vertices[:MESH], np.int64))
         self._barycentric = send(np.asarray(prior.landmark_barycentric[:MESH], np.float32))
-        self._neck = send(lit.neck)
+        self._beyond = send(lit.beyond)
         self._balls, self._inner, self._lips = send(lit.balls), send(lit.inner), send(lit.lips)
         self._forward = send(np.float32([0, 0, 1]))
         self._sure_by = send(np.array([0, 0, 0, 1, 0]))  # depth by where it is placed, the rest by the head
@@ -82,7 +82,7 @@ class TorchSurface:
         any_ = drawn.any(0)
         first, last = torch.where(any_, columns, width).min(), torch.where(any_, columns, -1).max()
         rim = (RIM * (last - first)).clamp(min=1)
-        apart = self._before_neck(triangle, depth, focal) if self._softened else torch.zeros_like(drawn)
+        apart = self._before(triangle, depth, focal) if self._softened else torch.zeros_like(drawn)
         most = int(np.ceil(RIM * width)) + 1
         steps = torch.arange(-most, most + 1, device=self.device).float() ** 2
         within = torch.where(torch.stack([drawn & ~apart, drawn]), float(4 * most * most), 0.0)
@@ -93,11 +93,11 @@ class TorchSurface:
         share = (inside / rim).clamp(0, 1) * torch.stack([believed * drawn, torch.ones_like(believed)])
         return share * share * (3 - 2 * share)
 
-    def _before_neck(self, triangle: Tensor, depth: Tensor, focal: Tensor) -> Tensor:
-        """As `models.relight.surface._before_neck`."""
+    def _before(self, triangle: Tensor, depth: Tensor, focal: Tensor) -> Tensor:
+        """As `models.relight.surface._before`."""
         drawn = triangle >= 0
-        neck = self._neck[triangle.long()] & drawn
-        ends = torch.stack([torch.where(neck, depth, 0.0), torch.where(drawn, -depth, -torch.inf)])
+        beyond = self._beyond[triangle.long()] & drawn
+        ends = torch.stack([torch.where(beyond, depth, 0.0), torch.where(drawn, -depth, -torch.inf)])
         farthest, nearest = F.max_pool2d(ends[:, None], 3, 1, 1)[:, 0]
         return farthest + nearest > (STEEP * depth / focal).clamp(min=JUMP)
 
