@@ -243,6 +243,8 @@ def relit_picture(
         grounds = territories([one.landmarks_at(p.code(index)) * scale for one, p in shot.people], *image.shape[:2])
         shares = [ground[..., None] * inside if keeps else ground for ground in grounds]
     gain = None if shot.gains is None else shot.gains[index]
+    if changes is None and shot.device == "cpu":
+        changes = changes_of(image, shot, index, light, matte)
     for number, ((one, performance), share) in enumerate(zip(shot.people, shares)):
         if changes is None:
             out = one(out, performance.code(index), matte, light, share, gain, moved=moved)

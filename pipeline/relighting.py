@@ -19,7 +19,7 @@ from models.prior.face import AnnyPrior
 from models.prior.reflectance import load_reflectance
 from models.raster.cpu import rasterise
 from models.relight.nose import raised
-from models.relight.shading import Change, Shader, applied, change, joined
+from models.relight.shading import Change, Shader, applied, change, joined, skin_like
 from models.relight.shape_from_shading import Glance, shape_from_shading
 from models.relight.surface import LitHead, unit
 from pipeline.encoding import crop_of_landmarks, shipped_encoder
@@ -236,7 +236,11 @@ class Relit:
         size = self.size(image)
         lights = self._lights(light, gain, turned)
         first, after, *rest = self.shader(code, matte, lights, *size, camera)
-        return change(joined(first, rest[0], self._of_head(code, camera, size[0])) if rest else first, after)
+        first = joined(first, rest[0], self._of_head(code, camera, size[0])) if rest else first
+        if self.shader.lit.is_softened:
+            share = skin_like(image, first)[..., None]
+            first, after = (replace(one, gloss=one.gloss * share) for one in (first, after))
+        return change(first, after)
 
     def _lights(self, light: Light, gain: np.ndarray | None, turned: np.ndarray | None) -> list[Light]:
         """What a picture is lit by and what it is to be lit by; where its head carries a light along, what the rest is lit by."""

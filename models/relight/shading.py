@@ -7,7 +7,7 @@ under lamps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from numba import njit, prange
 from models.code import Camera, FaceCode
 from models.colour import DECODE, ENCODE
 from models.light.gloss import brdf_of_environment, gloss_of_lamp
+from models.light.harmonics import LUMINANCE
 from models.light.lights import Light
 from models.light.transport import NO_SHADOW, Transport, shadow_map, unshadowed
 from models.raster.cpu import PARALLEL
@@ -26,6 +27,8 @@ MOST_GLOSS = 0.5  # of a pixel that can have been gloss
 BIAS = 0.0015  # metres a shadow starts behind what throws it
 SHADOW_SIDE = 256  # pixels of what a lamp sees, twice that for pictures that are larger than
 _LARGE = 320
+HAIR, SKIN = 0.25, 0.6  # of the tone of most of a head, from which on it has skin's gloss, and all of it
+SURE = 0.9  # of a surface's being the head's own, from which its tone counts
 FLOOR = 0.15  # of the mean irradiance: below it, what is divided by is noise
 
 
@@ -118,11 +121,13 @@ class Shaded:
     Attributes:
         diffuse, gloss: H x W x 3 linear.
         wanted: H x W bool, where they are worked out: where anybody is.
+        head: H x W in [0, 1], how far they are of the head's own surface.
     """
 
     diffuse: np.ndarray
     gloss: np.ndarray
     wanted: np.ndarray
+    head: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,7 @@ def joined(above: Shaded, below: Shaded, share: np.ndarray) -> Shaded:
     """One shading as far as `share` (H, in [0, 1]) says of each row, another for the rest."""
     part = share.astype(np.float32)[:, None, None]
     mix = lambda one, other: other + part * (one - other)
-    return Shaded(mix(above.diffuse, below.diffuse), mix(above.gloss, below.gloss), above.wanted)
+    return replace(above, diffuse=mix(above.diffuse, below.diffuse), gloss=mix(above.gloss, below.gloss))
 
 
 class Shader:
@@ -232,7 +237,7 @@ class Shader:
             )
         for lamp in lamps:
             self._add(lamp, seen, posed, centre, diffuse, gloss)
-        return Shaded(diffuse, gloss, seen.wanted)
+        return Shaded(diffuse, gloss, seen.wanted, seen.head)
 
     def _add(self, lamp, seen: Surface, posed: np.ndarray, centre: np.ndarray, diffuse: np.ndarray, gloss: np.ndarray) -> None:
         side = shadow_side(*seen.head.shape)
@@ -247,6 +252,32 @@ class Shader:
                 np.float32(shadow.reach), np.float32(BIAS), seen.values, seen.head,
                 np.float32(self.glossiness), diffuse, gloss,
             )  # fmt: skip
+
+
+def skin_like(image: np.ndarray, lit: Shaded) -> np.ndarray:
+    """H x W float32 in [0, 1]: how much of skin's gloss pixels have; hair, brows and beards on a head are darker and have none.
+
+    Args:
+        image: of any size, H' x W' x 3 uint8 sRGB; lit: as it was taken, H x W.
+    """
+    height, width = lit.head.shape
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    # as sRGB codes squared, which is light nearly enough
+    tone = cv2.GaussianBlur(np.square(small.astype(np.float32) @ LUMINANCE.astype(np.float32)), *tone_blur(width))
+    tone /= np.maximum(lit.diffuse @ LUMINANCE.astype(np.float32), 1e-3)
+    bare = tone[::2, ::2][lit.head[::2, ::2] > SURE]
+    if not len(bare):
+        return np.ones_like(tone)
+    middle = np.partition(bare, (len(bare) - 1) // 2)[(len(bare) - 1) // 2]
+    share = np.clip((tone / max(float(middle), 1e-9) - HAIR) / (SKIN - HAIR), 0, 1)
+    return share * share * (3 - 2 * share)
+
+
+def tone_blur(width: int) -> tuple[tuple[int, int], float]:
+    """Pixels of the kernel, and its standard deviation, by which tones are blurred in a picture so many pixels wide."""
+    spread = max(1.0, width / 300)
+    size = 2 * round(3 * spread) + 1
+    return (size, size), spread
 
 
 def bounced(light: Light, front: np.ndarray) -> np.ndarray:

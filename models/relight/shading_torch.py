@@ -20,13 +20,14 @@ from torch import Tensor
 from models.code import Camera, FaceCode
 from models.colour import DECODE, ENCODE
 from models.light.gloss import F0, LEAST_COSINE, ROUGHNESS
+from models.light.harmonics import LUMINANCE
 from models.light.lights import ROWS, Lamp, Light
 from models.light.transport import FAR, reach_of, view_of_lamp
 from models.moved import Moved
 from models.raster.differentiable import interpolate, rasterise
 from models.relight.carried import ANEW, AROUND
-from models.relight.shading import BIAS, BOUNCE, FLOOR, MOST_GLOSS, Shader, shadow_side
-from models.relight.surface_torch import TorchSurface, resized, unit
+from models.relight.shading import BIAS, BOUNCE, FLOOR, HAIR, MOST_GLOSS, SKIN, SURE, Shader, shadow_side, tone_blur
+from models.relight.surface_torch import TorchSurface, filtered, resized, unit
 from models.replay import Replay
 
 _AT_ONCE = 1 << 22  # pixels lit by a lamp each, which take some hundred bytes
@@ -45,6 +46,7 @@ class TorchShader:
         self._glossy, self._believed = send(lit.glossy), send(lit.believed)
         self._directions = send(shader.transport.directions.astype(np.float32))
         self._seen = send(shader.transport.seen.astype(np.float32) / 255)
+        self._luminance = send(LUMINANCE.astype(np.float32))
         self._decode, self._encode = send(DECODE.astype(np.float32) / 65535), send(ENCODE)
         self._forward = send(np.float32([0, 0, 1]))
         self._replays: dict[tuple, Replay] = {}
@@ -90,19 +92,21 @@ class TorchShader:
         with self._lock:
             replay = self._replays.get(key)
             if replay is None:
-                self._surface.prepare(matte.shape[:2], height, width)
+                self._surface.prepare(image.shape[:2], matte.shape[:2], height, width)
                 members = np.repeat(np.eye(len(counts), dtype=np.float32), counts, axis=0)  # L x K, whose light a lamp is of
                 past = torch.zeros(height, width, 9, device=self.device)
-                replay = Replay(partial(self._drawn, height, width, self._send(members), past), arrays, self.device)
+                (size, _), spread = tone_blur(width)
+                blur = self._send(cv2.getGaussianKernel(size, spread, cv2.CV_32F)[:, 0])
+                replay = Replay(partial(self._drawn, height, width, self._send(members), past, blur), arrays, self.device)
                 kept = list(self._replays.items())[1 - _REPLAYS :]
                 self._replays = {**dict(kept), key: replay}
         return replay.picture(*arrays)
 
     def _drawn(
-        self, height: int, width: int, members: Tensor, past: Tensor, image: Tensor, matte: Tensor, share: Tensor, posed: Tensor,
-        numbers: Tensor, skies: Tensor, lamps: Tensor, motion: Tensor, kept: Tensor, of_head: Tensor,
+        self, height: int, width: int, members: Tensor, past: Tensor, blur: Tensor, image: Tensor, matte: Tensor, share: Tensor,
+        posed: Tensor, numbers: Tensor, skies: Tensor, lamps: Tensor, motion: Tensor, kept: Tensor, of_head: Tensor,
     ) -> Tensor:  # fmt: skip
-        # `past` is what is carried on to the next frame
+        # `past` is what is carried on to the next frame, `blur` the kernel of tones
         rotation, focal, wide, tall, *_, glossiness = numbers[:9].view(3, 3), *numbers[9:].unbind()
         turns, count = numbers[12:-1], len(skies)
         normals = self._surface.normals(posed)
@@ -169,6 +173,9 @@ class TorchShader:
         if still:  # as `joined`
             was = still[0] + of_head[:, None, None] * (was - still[0])
             was_gloss = still_gloss[0] + of_head[:, None, None] * (was_gloss - still_gloss[0])
+        if self._shader.lit.is_softened:
+            share_of_gloss = self._skin_like(image, was, head, blur)[..., None]
+            was_gloss, gloss = was_gloss * share_of_gloss, gloss * share_of_gloss
         # as `change`
         inside = wanted.float()[..., None]
         sums = (torch.cat([was, becomes], -1) * inside).sum((0, 1))
@@ -180,6 +187,17 @@ class TorchShader:
         fields = _carried(fields, past, motion, kept)
         past.copy_(fields)
         return self._applied(image, resized(fields, *image.shape[:2]), share)
+
+    def _skin_like(self, image: Tensor, was: Tensor, head: Tensor, blur: Tensor) -> Tensor:
+        """As `skin_like`."""
+        small = self._surface.averaged(image.float(), *head.shape).round()
+        tone = filtered(torch.square(small @ self._luminance), blur)
+        tone = tone / (was @ self._luminance).clamp(min=1e-3)
+        some = torch.where(head[::2, ::2] > SURE, tone[::2, ::2], torch.inf).flatten().sort().values
+        count = (some < torch.inf).sum()
+        middle = some.gather(0, ((count - 1).clamp(min=0) // 2)[None]).clamp(min=1e-9)
+        share = ((tone / middle - HAIR) / (SKIN - HAIR)).clamp(0, 1)
+        return torch.where(count > 0, share * share * (3 - 2 * share), 1.0)
 
     def _applied(self, image: Tensor, fields: Tensor, share: Tensor) -> Tensor:
         """As `applied`."""

@@ -38,9 +38,11 @@ class TorchSurface:
     def _send(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
-    def prepare(self, matte: tuple[int, int], height: int, width: int) -> None:
+    def prepare(self, image: tuple[int, int], matte: tuple[int, int], height: int, width: int) -> None:
         """Sends the matrices that averages over these sizes take; a graph can't."""
         send = lambda kind, make, size, smaller: self._matrices.setdefault((kind, size, smaller), self._send(make(size, smaller)))
+        send("areas", _areas, image[0], height)
+        send("areas", _areas, image[1], width)
         rows, columns = _coarse(height, width)
         for own, size, smaller in ((matte[0], height, rows), (matte[1], width, columns)):
             send("cells", _cells, size, smaller)
@@ -71,6 +73,10 @@ class TorchSurface:
         depth = posed[:, 2:].clone()
         depth[self._inner] = torch.quantile(posed[self._lips, 2], 0.2)
         return depth
+
+    def averaged(self, picture: Tensor, height: int, width: int) -> Tensor:
+        """H x W x C made smaller by averages over areas, to a size that is prepared."""
+        return _both(self._matrices["areas", len(picture), height], picture, self._matrices["areas", picture.shape[1], width])
 
     def head_shares(self, triangle: Tensor, depth: Tensor, believed: Tensor, focal: Tensor) -> Tensor:
         """2 x H x W in [0, 1], `head` and `placed` of `models.relight.surface.surface`.
@@ -112,7 +118,7 @@ class TorchSurface:
         weight = weights[..., 0]
         tall, wide = matte.shape
         small = _both(self._matrices["areas", tall, rows], matte[..., None], self._matrices["areas", wide, columns])
-        person = _filtered(small[..., 0], self._blur)
+        person = filtered(small[..., 0], self._blur)
         right, below = _slopes(person)
         slope = torch.sqrt(right * right + below * below)
         free = 1 - (4 * weight).clamp(0, 1)
@@ -203,7 +209,7 @@ def _areas(size: int, smaller: int) -> np.ndarray:
     return (np.clip(over, 0, None) * smaller / size).astype(np.float32)
 
 
-def _filtered(picture: Tensor, kernel: Tensor) -> Tensor:
+def filtered(picture: Tensor, kernel: Tensor) -> Tensor:
     """H x W by a symmetric kernel both ways, mirrored at the edges."""
     reach = len(kernel) // 2
     out = F.conv2d(F.pad(picture[None, None], (reach, reach, 0, 0), mode="reflect"), kernel.view(1, 1, 1, -1))

@@ -27,7 +27,7 @@ from models.light.lights import (
 )
 from models.light.presets import PRESETS
 from models.light.transport import Transport, shadow_map, unshadowed
-from models.relight.shading import Shader, applied, change
+from models.relight.shading import Shader, applied, change, skin_like
 from models.relight.surface import LitHead, pulled_and_pushed
 from tests.conftest import expression
 
@@ -276,6 +276,21 @@ def test_a_colour_that_the_old_light_lacks_does_not_come_out_of_nothing(shader, 
     most = change(*shader(code, WHOLE, [red, white], 256, 256)).ratio.max()
     assert most < 50  # it was 1e8
     assert np.abs(relit(shader, code, image, red, red).astype(int) - image).max() <= 1
+
+
+def test_hair_on_a_head_has_no_skins_gloss(shader, code):
+    white = ambient_light(np.ones(3))
+    seen = shader(code, WHOLE, [white], 256, 256)[0]
+    image = picture_under(shader, code, white)
+    chin = slice(150, 190)  # bearded
+    image[chin] = image[chin] // 4
+    like = skin_like(image, seen)
+    head = seen.head > 0.98
+    assert like[: chin.start - 4][head[: chin.start - 4]].min() > 0.5 and np.median(like[head]) > 0.95
+    inside = np.zeros_like(head)
+    inside[chin.start + 4 : chin.stop - 4] = True
+    assert like[head & inside].max() < 0.1
+    assert np.array_equal(skin_like(np.zeros((64, 64, 3), np.uint8), replace(seen, head=0 * seen.head)), np.ones((256, 256)))
 
 
 def test_inside_of_an_open_mouth_there_is_light(shader, code):
