@@ -41,7 +41,7 @@ class TorchShader:
     def __init__(self, shader: Shader, device: str):
         self._shader, self.device = shader, torch.device(device)
         lit, send = shader.lit, self._send
-        self._triangles, self._throwing = send(lit.triangles.astype(np.int32)), send(lit.throwing.astype(np.int32))
+        self._throwing = send(lit.throwing.astype(np.int32))
         self._surface = TorchSurface(lit, self.device)
         self._glossy, self._believed = send(lit.glossy), send(lit.believed)
         self._directions = send(shader.transport.directions.astype(np.float32))
@@ -122,21 +122,14 @@ class TorchShader:
         diffuse = lit @ far_away[..., :3].flatten(1) * (4 / len(self._directions))
         gloss = mirrors[..., 3:].flatten(1) * reflected[:, None]
         # as `models.relight.surface.surface`
+        below = self._surface.neck_below(posed)
+        x, y, z = torch.cat([posed, below]).unbind(1)
         points = torch.stack(
-            [
-                (focal * posed[:, 0] / posed[:, 2] + 0.5 * wide) * (width / wide),
-                (focal * posed[:, 1] / posed[:, 2] + 0.5 * tall) * (height / tall),
-                posed[:, 2],
-            ],
-            1,
-        )
-        hits = rasterise(points[None], self._triangles, height, width)
-        own = [self._glossy[:, None], self._believed[:, None]]
-        seen = interpolate(
-            hits,
-            self._triangles,
-            torch.cat([normals, self._surface.lit_depths(posed), openness[:, None], diffuse, gloss, *own], 1),
-        )[0]
+            [(focal * x / z + 0.5 * wide) * (width / wide), (focal * y / z + 0.5 * tall) * (height / tall), z], 1
+        )  # fmt: skip
+        hits = rasterise(points[None], self._surface.with_neck, height, width)
+        own = torch.cat([normals, openness[:, None], diffuse, gloss, self._glossy[:, None], self._believed[:, None]], 1)
+        seen = interpolate(hits, self._surface.with_neck, self._surface.carried(own, posed, below))[0]
         normal, far, _, diffuse, gloss, glossy, believed = seen.split((3, 1, 1, 3 * count, 3 * count, 1, 1), -1)
         scale = focal * width / wide
         head, placed = self._surface.head_shares(hits.triangle[0], far[..., 0], believed[..., 0], scale)

@@ -34,6 +34,7 @@ _OVAL_RIM = 0.015  # metres inside of the oval over which the landmarks' surface
 _EDGE_ON = 0.08  # cosine below which a triangle between landmarks is a fold, not skin
 _OFF = 0.012  # metres off it, where a vertex lies behind or before it
 _GLOSSY = {"scalp": 0.25, "mouth_interior": 0.3, "tongue": 0.5, "teeth": 0.5}
+NECK_GOES_ON = 0.12  # metres
 FLAT = 0.06  # weight of a body's facing the camera, against 1 of its outline's turning away
 COARSE = 64  # pixels of the longer side of what is guessed
 # regions under hair or clothes, and metres before and behind their borders between which a head is less and less believed
@@ -88,10 +89,9 @@ class LitHead:
         self.is_softened = softened
         self.triangles = np.ascontiguousarray(prior.triangles, np.int32)
         inner = [prior.regions.index(name) for name in INNER]
-        #: T' x 3, what keeps light out; and of a fitted head what lamps' shadows are thrown by: nobody's ears lie where its do
+        #: T' x 3, what keeps light out; and what throws lamps' shadows: of a fitted head without ears, which nobody has there
         self.outside = np.ascontiguousarray(self.triangles[~np.isin(prior.region, inner)])
-        ears = [prior.regions.index("ears")] if softened else []
-        self.throwing = np.ascontiguousarray(self.triangles[~np.isin(prior.region, inner + ears)])
+        self.throwing = _without_ears(prior, inner) if softened else self.outside
         self.average = _neighbours(len(prior.mean), self.triangles.tobytes())
         of = lambda numbers: np.unique(prior.triangles[np.isin(prior.region, numbers)])
         self.lips = of([prior.regions.index("lips")])
@@ -106,6 +106,11 @@ class LitHead:
         low = (self.share == 0) & (head.neutral[:, 1] > prior.at_landmarks(head.neutral)[_NOSE, 1])
         self.beyond = low[prior.triangles].all(1) & (prior.region == prior.regions.index("skin"))
         self.beyond |= np.isin(prior.region, [prior.regions.index(name) for name in ("neck", "ears")])
+        #: R, vertices where a neck ends; N, those of the neck; and T + 2 R triangles, the head's and those of a neck that goes on
+        self.neck_end, strip = _goes_on(prior) if softened else (np.zeros(0, int), np.zeros((0, 3), np.int32))
+        self.neck = of([prior.regions.index("neck")])
+        self.with_neck = np.ascontiguousarray(np.concatenate([self.triangles, strip]), np.int32)
+        self.beyond = np.concatenate([self.beyond, np.ones(len(strip), bool)])
         #: V, how far its surface is believed
         self.believed = _believed(prior) if softened else np.ones(len(prior.mean), np.float32)
 
@@ -125,6 +130,11 @@ class LitHead:
         )
         out[self.inner] = unit(out[self.lips].mean(0))
         return out
+
+    def neck_below(self, posed: np.ndarray) -> np.ndarray:
+        """R x 3: where a neck goes on to below its end, which a lowered chin hides."""
+        end = posed[self.neck_end]
+        return end + NECK_GOES_ON * unit(end.mean(0) - posed[self.neck].mean(0)) if len(end) else end
 
     def centre(self, posed: np.ndarray) -> np.ndarray:
         """3 float64: the head's middle, from which lamps' places are told, of V x 3 in any axes."""
@@ -187,6 +197,33 @@ def _softened(sharp, smooth, starts, neighbours, weights, corners, shares, share
     return mixed
 
 
+def _rim(cells: np.ndarray) -> np.ndarray:
+    """R x 2: the edges that one of the triangles (T x 3) alone has, in the order in which it goes round."""
+    edges = np.concatenate([cells[:, [0, 1]], cells[:, [1, 2]], cells[:, [2, 0]]]).astype(np.int64)
+    count = edges.max() + 1
+    return edges[~np.isin(edges @ [count, 1], edges @ [1, count])]
+
+
+def _without_ears(prior: AnnyPrior, inner: list[int]) -> np.ndarray:
+    """T x 3 of a head's triangles without `inner` regions, with flat places for its ears: through holes light would get."""
+    ears = prior.region == prior.regions.index("ears")
+    kept, rim = [prior.triangles[~ears & ~np.isin(prior.region, inner)]], _rim(prior.triangles[ears])
+    for side in (rim[prior.mean[rim[:, 0], 0] < 0], rim[prior.mean[rim[:, 0], 0] > 0]):
+        kept.append(np.concatenate([side, np.full((len(side), 1), side[0, 0])], 1))
+    return np.ascontiguousarray(np.concatenate(kept), np.int32)
+
+
+def _goes_on(prior: AnnyPrior) -> tuple[np.ndarray, np.ndarray]:
+    """R vertices where the prior's neck ends, and 2 R x 3 triangles from them to as many that are numbered after all others."""
+    neck = np.unique(prior.triangles[prior.region == prior.regions.index("neck")])
+    rim = _rim(prior.triangles)
+    rim = rim[np.isin(rim, neck).all(1)]
+    end = np.unique(rim)
+    one, other = (np.searchsorted(end, rim[:, k]) + len(prior.mean) for k in (0, 1))
+    strip = [[rim[:, 1], rim[:, 0], one], [rim[:, 1], one, other]]
+    return end, np.concatenate([np.stack(three, 1) for three in strip]).astype(np.int32)
+
+
 def _facets(head: Head) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The surface through a face's landmarks: its triangles, and each vertex' place on it.
 
@@ -228,20 +265,24 @@ def surface(
     posed, normals: V x 3, camera axes; openness: V; values: V x C, carried to the pixels.
     matte: h x w in [0, 1], 1 on people, of any size.
     """
-    points = camera.project(posed).astype(np.float32)
+    below = lit.neck_below(posed)
+    points = camera.project(np.concatenate([posed, below])).astype(np.float32)
     points[:, 0] *= width / camera.width
     points[:, 1] *= height / camera.height
-    fragments = rasterise(points, lit.triangles, height, width)
-    drawn = fragments.triangle >= 0
+    fragments = rasterise(points, lit.with_neck, height, width)
+    seen = fragments.triangle >= 0
+    drawn = seen & (fragments.triangle < len(lit.triangles))
     attributes = np.concatenate([normals, lit.lit_depths(posed), openness[:, None], values, lit.believed[:, None]], 1)
-    there = interpolate(fragments, lit.triangles, attributes)
+    going_on = attributes[lit.neck_end]
+    going_on[:, 3], going_on[:, -1] = below[:, 2], 0
+    there = interpolate(fragments, lit.with_neck, np.concatenate([attributes, going_on]))
     columns = np.flatnonzero(drawn.any(0))
     rim = max(1.0, RIM * (columns[-1] - columns[0])) if len(columns) else 1.0
     focal = camera.focal * width / camera.width
     # a chin before a neck has a rim as well, unless it is known just where it ends; where each of both is, is known
-    apart = _before(there[..., 3], drawn, lit.beyond[fragments.triangle] & drawn, focal) if lit.is_softened else False
+    apart = _before(there[..., 3], seen, lit.beyond[fragments.triangle] & seen, focal) if lit.is_softened else False
     head = _fading(drawn & ~apart, rim, there[..., -1])
-    placed = _fading(drawn, rim, np.float32(1))
+    placed = _fading(seen, rim, np.float32(1))
     around = _around(there, head, placed, matte)
     beyond = cv2.resize(around[..., :4], (width, height))
     normal, position = np.empty((height, width, 3), np.float32), np.empty((height, width, 3), np.float32)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.relight.surface import BEHIND, COARSE, FLAT, JUMP, MESH, RIM, SOFTENINGS, STEEP, LitHead
+from models.relight.surface import BEHIND, COARSE, FLAT, JUMP, MESH, NECK_GOES_ON, RIM, SOFTENINGS, STEEP, LitHead
 
 
 class TorchSurface:
@@ -28,7 +28,8 @@ class TorchSurface:
         self._corners, self._weights, self._share = send(lit.corners.astype(np.int64)), send(lit.weights), send(lit.share)
         self._landmarks = send(np.asarray(prior.landmark_vertices[:MESH], np.int64))
         self._barycentric = send(np.asarray(prior.landmark_barycentric[:MESH], np.float32))
-        self._beyond = send(lit.beyond)
+        self._beyond, self._neck, self._neck_end = send(lit.beyond), send(lit.neck), send(lit.neck_end)
+        self.with_neck = send(lit.with_neck)
         self._balls, self._inner, self._lips = send(lit.balls), send(lit.inner), send(lit.lips)
         self._forward = send(np.float32([0, 0, 1]))
         self._sure_by = send(np.array([0, 0, 0, 1, 0]))  # depth by where it is placed, the rest by the head
@@ -74,6 +75,17 @@ class TorchSurface:
         depth[self._inner] = torch.quantile(posed[self._lips, 2], 0.2)
         return depth
 
+    def neck_below(self, posed: Tensor) -> Tensor:
+        """As `LitHead.neck_below`."""
+        end = posed[self._neck_end]
+        return end + NECK_GOES_ON * unit(end.mean(0) - posed[self._neck].mean(0)) if len(end) else end
+
+    def carried(self, own: Tensor, posed: Tensor, below: Tensor) -> Tensor:
+        """V + R x (3 + 1 + C) of V x (3 + C): normals, depths that light is worked out at, and what else pixels are told."""
+        on_head = torch.cat([own[:, :3], self.lit_depths(posed), own[:, 3:]], 1)
+        on_neck = on_head[self._neck_end]
+        return torch.cat([on_head, torch.cat([on_neck[:, :3], below[:, 2:], on_neck[:, 4:-1], 0 * on_neck[:, -1:]], 1)])
+
     def averaged(self, picture: Tensor, height: int, width: int) -> Tensor:
         """H x W x C made smaller by averages over areas, to a size that is prepared."""
         return _both(self._matrices["areas", len(picture), height], picture, self._matrices["areas", picture.shape[1], width])
@@ -83,7 +95,8 @@ class TorchSurface:
 
         Distances are exact, where OpenCV's are good to a few per cent.
         """
-        drawn, width = triangle >= 0, triangle.shape[1]
+        seen, width = triangle >= 0, triangle.shape[1]
+        drawn = seen & (triangle < len(self._triangles))
         columns = torch.arange(width, device=self.device)
         any_ = drawn.any(0)
         first, last = torch.where(any_, columns, width).min(), torch.where(any_, columns, -1).max()
@@ -91,7 +104,7 @@ class TorchSurface:
         apart = self._before(triangle, depth, focal) if self._softened else torch.zeros_like(drawn)
         most = int(np.ceil(RIM * width)) + 1
         steps = torch.arange(-most, most + 1, device=self.device).float() ** 2
-        within = torch.where(torch.stack([drawn & ~apart, drawn]), float(4 * most * most), 0.0)
+        within = torch.where(torch.stack([drawn & ~apart, seen]), float(4 * most * most), 0.0)
         across = F.pad(within[:, None], (most, most, 0, 0), mode="replicate")[:, 0]
         across = (across.unfold(2, 2 * most + 1, 1) + steps).amin(-1)
         down = F.pad(across[:, None], (0, 0, most, most), mode="replicate")[:, 0]
@@ -101,9 +114,9 @@ class TorchSurface:
 
     def _before(self, triangle: Tensor, depth: Tensor, focal: Tensor) -> Tensor:
         """As `models.relight.surface._before`."""
-        drawn = triangle >= 0
-        beyond = self._beyond[triangle.long()] & drawn
-        ends = torch.stack([torch.where(beyond, depth, 0.0), torch.where(drawn, -depth, -torch.inf)])
+        seen = triangle >= 0
+        beyond = self._beyond[triangle.long()] & seen
+        ends = torch.stack([torch.where(beyond, depth, 0.0), torch.where(seen, -depth, -torch.inf)])
         farthest, nearest = F.max_pool2d(ends[:, None], 3, 1, 1)[:, 0]
         return farthest + nearest > (STEEP * depth / focal).clamp(min=JUMP)
 

@@ -28,8 +28,8 @@ from models.light.lights import (
 from models.light.presets import PRESETS
 from models.light.transport import Transport, shadow_map, unshadowed
 from models.relight.shading import Shader, applied, change, skin_like
-from models.relight.surface import LitHead, pulled_and_pushed
-from tests.conftest import expression
+from models.relight.surface import LitHead, _rim, pulled_and_pushed
+from tests.conftest import expression, turned
 
 AHEAD = np.array([0.0, 0.0, -1.0])
 
@@ -253,11 +253,20 @@ def test_no_line_runs_where_a_chin_ends_before_a_neck(shader, code):
         assert (line / beside.min(0)).min() > 0.85 and (line / beside.max(0)).max() < 1.1
 
 
-def test_a_chin_throws_its_shadow_on_the_neck(shader, code):
+@pytest.mark.parametrize("lowered", [0.0, 0.3])
+def test_a_chin_throws_its_shadow_on_the_neck(shader, code, lowered):
+    """Also where it hides all of the neck that the head model has."""
+    code = replace(code, rotation=turned(pitch=lowered))
     sun = directional([0.0, -1.0, -1.0])
     free = ambient_light(np.zeros(3), (replace(sun.lamps[0], shadows=False),))
     shaded, bare = (chins(one.diffuse[..., 0], shader, code, 1) for one in shader(code, WHOLE, [sun, free], 256, 256))
     assert (bare[-4:] > 0.2).all() and (shaded[-4:] < 0.1 * bare[-4:]).mean() > 0.9
+
+
+def test_no_light_gets_through_where_ears_were(shader):
+    lit = shader.lit
+    assert len(lit.throwing) < len(lit.outside)
+    assert set(map(tuple, _rim(lit.throwing))) == set(map(tuple, _rim(lit.outside)))  # of the lips and the neck's end
 
 
 def test_a_lamp_close_to_a_face_throws_shadows(shader, code):
