@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+from numba import njit
 
 from models.code import Camera, FaceCode, Person
 from models.colour import DECODE
@@ -19,7 +20,7 @@ from models.prior.face import AnnyPrior
 from models.prior.reflectance import load_reflectance
 from models.raster.cpu import rasterise
 from models.relight.nose import raised
-from models.relight.shading import Change, Shader, applied, change, joined, skin_like
+from models.relight.shading import Change, Shader, applied, change, joined, scaled, skin_like
 from models.relight.shape_from_shading import Glance, shape_from_shading
 from models.relight.surface import LitHead, unit
 from pipeline.encoding import crop_of_landmarks, shipped_encoder
@@ -238,8 +239,9 @@ class Relit:
         first, after, *rest = self.shader(code, matte, lights, *size, camera)
         first = joined(first, rest[0], self._of_head(code, camera, size[0])) if rest else first
         if self.shader.lit.is_softened:
-            share = skin_like(image, first)[..., None]
-            first, after = (replace(one, gloss=one.gloss * share) for one in (first, after))
+            share = skin_like(image, first)
+            for one in (first, after):
+                scaled(one.gloss, share)
         return change(first, after)
 
     def _lights(self, light: Light, gain: np.ndarray | None, turned: np.ndarray | None) -> list[Light]:
@@ -290,4 +292,15 @@ def edges_left_out(matte: np.ndarray) -> np.ndarray:
 
     Beside their outline they are mixed with what is behind them, which is not relit.
     """
-    return np.stack([np.clip((matte - first) / (last - first), 0, 1) for first, last in (_BRIGHTER, _DARKER)], -1)
+    out = np.empty((*matte.shape, 2), np.float32)
+    _ramps(np.ascontiguousarray(matte, np.float32), *map(np.float32, (*_BRIGHTER, *_DARKER)), out)
+    return out
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _ramps(matte, first, last, other_first, other_last, out):
+    zero, one = np.float32(0), np.float32(1)
+    for y in range(matte.shape[0]):
+        for x in range(matte.shape[1]):
+            out[y, x, 0] = min(max((matte[y, x] - first) / (last - first), zero), one)
+            out[y, x, 1] = min(max((matte[y, x] - other_first) / (other_last - other_first), zero), one)

@@ -20,7 +20,7 @@ from models.light.harmonics import LUMINANCE
 from models.light.lights import Light
 from models.light.transport import NO_SHADOW, Transport, shadow_map, unshadowed
 from models.raster.cpu import PARALLEL
-from models.relight.surface import OWN, LitHead, Surface, surface, unit
+from models.relight.surface import OWN, LitHead, Surface, around_of, surface, unit
 
 BOUNCE = 0.02  # of a face's mean irradiance that comes back to it from hair, clothes and walls
 MOST_GLOSS = 0.5  # of a pixel that can have been gloss
@@ -255,27 +255,41 @@ class Shader:
 
 
 def skin_like(image: np.ndarray, lit: Shaded) -> np.ndarray:
-    """H x W float32 in [0, 1]: how much of skin's gloss pixels have; hair, brows and beards on a head are darker and have none.
+    """H x W float32 in [0, 1]: how much of skin's gloss a head's pixels have; hair, brows and beards are darker and have none.
 
     Args:
         image: of any size, H' x W' x 3 uint8 sRGB; lit: as it was taken, H x W.
     """
     height, width = lit.head.shape
-    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    # as sRGB codes squared, which is light nearly enough
-    tone = cv2.GaussianBlur(np.square(small.astype(np.float32) @ LUMINANCE.astype(np.float32)), *tone_blur(width))
-    tone /= np.maximum(lit.diffuse @ LUMINANCE.astype(np.float32), 1e-3)
-    bare = tone[::2, ::2][lit.head[::2, ::2] > SURE]
-    if not len(bare):
-        return np.ones_like(tone)
-    middle = np.partition(bare, (len(bare) - 1) // 2)[(len(bare) - 1) // 2]
-    share = np.clip((tone / max(float(middle), 1e-9) - HAIR) / (SKIN - HAIR), 0, 1)
-    return share * share * (3 - 2 * share)
+    out, box = np.ones((height, width), np.float32), around_of(lit.head > 0)
+    small = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), *tone_blur(image.shape[1] / width, width))
+    small = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)[box]
+    # sRGB codes squared are light nearly enough
+    tone = np.square(small, dtype=np.float32) / np.maximum(lit.diffuse[box] @ LUMINANCE.astype(np.float32), 1e-3)
+    bare = tone[lit.head[box] > SURE]
+    if len(bare):
+        middle = float(np.partition(bare, (len(bare) - 1) // 2)[(len(bare) - 1) // 2])
+        share = np.clip((tone / max(middle, 1e-9) - HAIR) / (SKIN - HAIR), 0, 1)
+        out[box] = share * share * (3 - 2 * share)
+    return out
 
 
-def tone_blur(width: int) -> tuple[tuple[int, int], float]:
-    """Pixels of the kernel, and its standard deviation, by which tones are blurred in a picture so many pixels wide."""
-    spread = max(1.0, width / 300)
+@njit(cache=True, nogil=True)
+def scaled(field, share):
+    """Makes H x W x C weaker by H x W, in place."""
+    for y in range(field.shape[0]):
+        for x in range(field.shape[1]):
+            for c in range(field.shape[2]):
+                field[y, x, c] *= share[y, x]
+
+
+def tone_blur(scale: float, width: int) -> tuple[tuple[int, int], float]:
+    """Pixels of the kernel, and its standard deviation, by which a picture's tones are blurred.
+
+    Args:
+        scale: by how much it is larger than what is shaded, which is `width` pixels wide.
+    """
+    spread = scale * max(1.0, width / 300)
     size = 2 * round(3 * spread) + 1
     return (size, size), spread
 

@@ -46,6 +46,7 @@ class TorchShader:
         self._glossy, self._believed = send(lit.glossy), send(lit.believed)
         self._directions = send(shader.transport.directions.astype(np.float32))
         self._seen = send(shader.transport.seen.astype(np.float32) / 255)
+        self._grey = send(np.float32([0.299, 0.587, 0.114]))  # as OpenCV's
         self._luminance = send(LUMINANCE.astype(np.float32))
         self._decode, self._encode = send(DECODE.astype(np.float32) / 65535), send(ENCODE)
         self._forward = send(np.float32([0, 0, 1]))
@@ -92,10 +93,10 @@ class TorchShader:
         with self._lock:
             replay = self._replays.get(key)
             if replay is None:
-                self._surface.prepare(image.shape[:2], matte.shape[:2], height, width)
+                self._surface.prepare(matte.shape[:2], height, width)
                 members = np.repeat(np.eye(len(counts), dtype=np.float32), counts, axis=0)  # L x K, whose light a lamp is of
                 past = torch.zeros(height, width, 9, device=self.device)
-                (size, _), spread = tone_blur(width)
+                (size, _), spread = tone_blur(image.shape[1] / width, width)
                 blur = self._send(cv2.getGaussianKernel(size, spread, cv2.CV_32F)[:, 0])
                 replay = Replay(partial(self._drawn, height, width, self._send(members), past, blur), arrays, self.device)
                 kept = list(self._replays.items())[1 - _REPLAYS :]
@@ -183,10 +184,10 @@ class TorchShader:
 
     def _skin_like(self, image: Tensor, was: Tensor, head: Tensor, blur: Tensor) -> Tensor:
         """As `skin_like`."""
-        small = self._surface.averaged(image.float(), *head.shape).round()
-        tone = filtered(torch.square(small @ self._luminance), blur)
-        tone = tone / (was @ self._luminance).clamp(min=1e-3)
-        some = torch.where(head[::2, ::2] > SURE, tone[::2, ::2], torch.inf).flatten().sort().values
+        grey = filtered((image.float() @ self._grey).round(), blur).round()
+        small = F.interpolate(grey[None, None], size=head.shape, mode="nearest-exact")[0, 0]
+        tone = torch.square(small) / (was @ self._luminance).clamp(min=1e-3)
+        some = torch.where(head > SURE, tone, torch.inf).flatten().sort().values
         count = (some < torch.inf).sum()
         middle = some.gather(0, ((count - 1).clamp(min=0) // 2)[None]).clamp(min=1e-9)
         share = ((tone / middle - HAIR) / (SKIN - HAIR)).clamp(0, 1)

@@ -279,10 +279,13 @@ def surface(
     columns = np.flatnonzero(drawn.any(0))
     rim = max(1.0, RIM * (columns[-1] - columns[0])) if len(columns) else 1.0
     focal = camera.focal * width / camera.width
+    head, placed = np.zeros((2, height, width), np.float32)
+    box = around_of(seen)
     # a chin before a neck has a rim as well, unless it is known just where it ends; where each of both is, is known
-    apart = _before(there[..., 3], seen, lit.beyond[fragments.triangle] & seen, focal) if lit.is_softened else False
-    head = _fading(drawn & ~apart, rim, there[..., -1])
-    placed = _fading(seen, rim, np.float32(1))
+    depth, in_box = there[box][..., 3], seen[box]
+    apart = _before(depth, in_box, lit.beyond[fragments.triangle[box]] & in_box, focal) if lit.is_softened else False
+    head[box] = _fading(drawn[box] & ~apart, rim, there[box][..., -1])
+    placed[box] = _fading(in_box, rim, np.float32(1))
     around = _around(there, head, placed, matte)
     beyond = cv2.resize(around[..., :4], (width, height))
     normal, position = np.empty((height, width, 3), np.float32), np.empty((height, width, 3), np.float32)
@@ -290,6 +293,15 @@ def surface(
     with PARALLEL:
         _mixed(there, head, placed, wanted, beyond, np.float32(focal), normal, position)
     return Surface(normal, position, there, head, wanted, unit(around[..., :3]), around[..., 4:])
+
+
+def around_of(where: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns that hold an H x W bool, and one more all around where there is one."""
+    spans = []
+    for axis in (1, 0):
+        there = np.flatnonzero(where.any(axis))
+        spans.append(slice(max(int(there[0]) - 1, 0), int(there[-1]) + 2) if len(there) else slice(0, 1))
+    return spans[0], spans[1]
 
 
 def _fading(drawn: np.ndarray, rim: float, believed: np.ndarray | np.float32) -> np.ndarray:

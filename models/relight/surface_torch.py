@@ -39,11 +39,9 @@ class TorchSurface:
     def _send(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
-    def prepare(self, image: tuple[int, int], matte: tuple[int, int], height: int, width: int) -> None:
+    def prepare(self, matte: tuple[int, int], height: int, width: int) -> None:
         """Sends the matrices that averages over these sizes take; a graph can't."""
         send = lambda kind, make, size, smaller: self._matrices.setdefault((kind, size, smaller), self._send(make(size, smaller)))
-        send("areas", _areas, image[0], height)
-        send("areas", _areas, image[1], width)
         rows, columns = _coarse(height, width)
         for own, size, smaller in ((matte[0], height, rows), (matte[1], width, columns)):
             send("cells", _cells, size, smaller)
@@ -85,10 +83,6 @@ class TorchSurface:
         on_head = torch.cat([own[:, :3], self.lit_depths(posed), own[:, 3:]], 1)
         on_neck = on_head[self._neck_end]
         return torch.cat([on_head, torch.cat([on_neck[:, :3], below[:, 2:], on_neck[:, 4:-1], 0 * on_neck[:, -1:]], 1)])
-
-    def averaged(self, picture: Tensor, height: int, width: int) -> Tensor:
-        """H x W x C made smaller by averages over areas, to a size that is prepared."""
-        return _both(self._matrices["areas", len(picture), height], picture, self._matrices["areas", picture.shape[1], width])
 
     def head_shares(self, triangle: Tensor, depth: Tensor, believed: Tensor, focal: Tensor) -> Tensor:
         """2 x H x W in [0, 1], `head` and `placed` of `models.relight.surface.surface`.
