@@ -52,7 +52,7 @@ class Surface:
         normal: H x W x 3 unit, camera axes.
         position: H x W x 3 metres, camera axes.
         values: H x W x (OWN + C + 1), what the head's vertices carry, between OWN channels of the surface's own and how far it is
-            believed; 0 beyond it.
+            believed: not at all beyond it, and where its neck goes on.
         head: H x W in [0, 1]: 1 on the head, fading before its rim.
         wanted: H x W bool, where anybody is: the rest need not be shaded.
         around_normal: h x w x 3 unit, coarse, of what is around the head.
