@@ -229,7 +229,7 @@ def _relight(act: RelightTab, tabs: gr.Tabs, chosen: gr.State, agreed: gr.Checkb
     with gr.Row():
         with gr.Column(min_width=280):
             file = gr.File(
-                label="What is relit: a video or photo (empty: who is chosen above)", file_types=["image", "video"],
+                label="A video or photo (empty: who is chosen)", file_types=["image", "video"],
                 elem_id="relight-input", height=110,
             )  # fmt: skip
             name = gr.Radio(
